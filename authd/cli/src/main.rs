@@ -1,0 +1,3 @@
+//! The admin's command for the second factor.
+
+fn main() {}

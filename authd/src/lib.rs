@@ -1,0 +1,1 @@
+//! The root daemon that knows who has a second factor.

@@ -1,0 +1,3 @@
+//! The root daemon that knows who has a second factor.
+
+fn main() {}

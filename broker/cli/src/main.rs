@@ -1,0 +1,3 @@
+//! The admin's command: status, strangers, reload.
+
+fn main() {}

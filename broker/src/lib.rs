@@ -1,0 +1,1 @@
+//! The root daemon that starts a confined worker per user and hands connections over.

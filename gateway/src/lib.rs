@@ -1,0 +1,1 @@
+//! Speaks Telegram: inbox, authorisation by id, streaming answers; holds no privilege.

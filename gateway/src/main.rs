@@ -1,0 +1,3 @@
+//! Speaks Telegram: inbox, authorisation by id, streaming answers; holds no privilege.
+
+fn main() {}

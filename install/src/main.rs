@@ -1,0 +1,3 @@
+//! Checks a host for kai.
+
+fn main() {}

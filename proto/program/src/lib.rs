@@ -1,0 +1,16 @@
+//! What every kai program does before its own work.
+//!
+//! - [`arguments`]: the command line of the daemons and the worker's kin.
+//! - [`config`]: `kai.yaml`, which every program reads and which holds no secret.
+//! - [`yaml`]: the reader under it, which can say file, line and key of every mistake.
+//! - [`trusted_file`]: opens a file once and judges it by that descriptor.
+//! - [`log`]: tracing to a terminal, to the journal, or as JSON lines.
+//! - [`json`]: the encoder of flat objects that the log is written with.
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod config;
+pub mod json;
+pub mod log;
+pub mod trusted_file;
+pub mod yaml;

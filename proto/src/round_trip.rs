@@ -1,0 +1,1 @@
+//! Every message survives the round trip, however its bytes are cut.

@@ -1,0 +1,165 @@
+//! Broker and worker, on the socketpair that the worker inherits as descriptor
+//! [`CONTROL_FD`]. It is of type SEQPACKET: one datagram is one message.
+//!
+//! Broker to worker: first one [`Assignment`], already in the socket when the worker starts; then, for
+//! every further attach, the single byte [`HANDOVER`] with the gateway's connection as its one
+//! descriptor. The connection of the first attach is inherited as [`CONNECTION_FD`].
+//!
+//! Worker to broker: [`Report`], of fixed size and without strings. The broker takes no descriptors
+//! on this socket and reads nothing else from it.
+
+use std::time::Duration;
+
+use bincode::Options;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::control_messages,
+    ids::{AccountName, ModelName, SessionId},
+};
+
+/// The gateway's connection, inherited.
+pub const CONNECTION_FD: i32 = 3;
+/// The control socket, inherited.
+pub const CONTROL_FD: i32 = 4;
+/// The opened file with the agent's key, inherited if [`Assignment::has_key`].
+pub const KEY_FD: i32 = 5;
+/// The datagram that carries a further connection.
+pub const HANDOVER: u8 = b'h';
+/// How many reports a worker may send within one second before it is ended.
+pub const REPORTS_PER_SECOND: u32 = 10;
+
+/// Everything a worker needs to know, from root's own configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The account it runs as.
+    pub account: AccountName,
+    /// That account's home directory.
+    pub home: String,
+    /// The account's login shell; the agent's `SHELL`.
+    pub shell: String,
+    /// The directory for the worker's own state, the user's and 0700.
+    pub state: String,
+    /// The agent: a program's absolute path and its leading arguments.
+    pub agent: Vec<String>,
+    /// Where the agent finds the Messages API, if not at its default.
+    pub base_url: Option<String>,
+    /// True if [`KEY_FD`] is open.
+    pub has_key: bool,
+    /// The model to begin with.
+    pub model: Option<ModelName>,
+    /// Where one session's cost is cut off, in millionths of a US dollar.
+    pub budget_micro_usd: Option<u64>,
+    /// How long the worker waits for what.
+    pub clocks: Clocks,
+    /// TCP ports that may be connected to; none leaves them all open.
+    pub connect_ports: Option<Vec<u16>>,
+    /// Directories beside the system's that may be read and executed in.
+    pub read_paths: Vec<String>,
+}
+
+/// The three clocks of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Longest time without a line from the agent while no tool runs.
+    pub silence: Duration,
+    /// Longest turn.
+    pub turn: Duration,
+    /// Longest time that one tool may run.
+    pub tool: Duration,
+}
+
+/// What a worker says of itself. Believed about its own user only, and shown as its own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// True while a turn runs.
+    pub in_turn: bool,
+    /// The agent's process id in the worker's own namespace, 0 for none.
+    pub agent_pid: u32,
+    /// The Landlock ABI that was enforced, 0 for none, as found before the agent started.
+    pub landlock_abi: u8,
+    /// True if the kernel could enforce all that was asked of Landlock.
+    pub landlock_whole: bool,
+    /// True if the seccomp filter was installed.
+    pub seccomp: bool,
+    /// The session's raw bytes, all 0 for none.
+    pub session: [u8; 16],
+    /// Turns since the worker began.
+    pub turns: u32,
+}
+
+impl Report {
+    /// Bytes of every report.
+    pub const BYTES: usize = 1 + 4 + 1 + 1 + 1 + 16 + 4;
+
+    /// The datagram.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        // Cannot fail: every field has a fixed width and they add up to BYTES, which a test holds.
+        let _ = Self::options().serialize_into(&mut bytes[..], self);
+        bytes
+    }
+
+    /// Reads a datagram; none if it is not exactly a report.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::BYTES {
+            return None;
+        }
+        Self::options().deserialize(bytes).ok()
+    }
+
+    /// The session, if one has begun.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        SessionId::from_bytes(self.session)
+    }
+
+    fn options() -> impl Options {
+        bincode::DefaultOptions::new()
+            .with_fixint_encoding()
+            .with_limit(Self::BYTES as u64)
+            .reject_trailing_bytes()
+    }
+}
+
+control_messages!(Assignment);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_report_has_the_same_size_and_survives() {
+        let smallest = Report {
+            in_turn: false,
+            agent_pid: 0,
+            landlock_abi: 0,
+            landlock_whole: false,
+            seccomp: false,
+            session: [0; 16],
+            turns: 0,
+        };
+        let largest = Report {
+            in_turn: true,
+            agent_pid: u32::MAX,
+            landlock_abi: u8::MAX,
+            landlock_whole: true,
+            seccomp: true,
+            session: [0xff; 16],
+            turns: u32::MAX,
+        };
+
+        for report in [smallest, largest] {
+            assert_eq!(Report::from_bytes(&report.to_bytes()), Some(report));
+        }
+    }
+
+    #[test]
+    fn a_report_of_another_size_or_with_a_strange_bool_is_none() {
+        assert_eq!(Report::from_bytes(&[0; Report::BYTES - 1]), None);
+        assert_eq!(Report::from_bytes(&[0; Report::BYTES + 1]), None);
+        assert_eq!(Report::from_bytes(&[7; Report::BYTES]), None);
+    }
+}

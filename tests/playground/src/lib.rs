@@ -1,0 +1,1 @@
+//! All of kai on one machine against an emulated Telegram, with a chat page.

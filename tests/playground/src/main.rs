@@ -1,0 +1,3 @@
+//! All of kai on one machine against an emulated Telegram, with a chat page.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs as the user: confines itself, then hosts the user's agent.

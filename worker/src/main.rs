@@ -1,0 +1,3 @@
+//! Runs as the user: confines itself, then hosts the user's agent.
+
+fn main() {}
