@@ -1,1 +1,90 @@
-//! The root daemon that starts a confined worker per user and hands connections over.
+//! `kai-brokerd`: starts each user's worker under that user's own account and hands the gateway's
+//! connection over to it.
+//!
+//! Runs as root with the few capabilities that launching needs, one thread, one poll loop. It talks to
+//! the gateway's account and to root, each on a socket of its own, and asks authd before it attaches
+//! anyone. It must never parse what a user, an agent or Telegram wrote, never relay a byte of a
+//! conversation, and never start anything that is not confined and under another account.
+//!
+//! - [`accounts`]: which local accounts may host a worker;
+//! - [`users`]: `users.yaml`, the table of users;
+//! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers, [`attach`] what
+//!   becomes of an attach;
+//! - [`workers`]: the table of workers and their lives;
+//! - [`authd`]: the connection to authd;
+//! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
+//! - [`sys`]: the only unsafe code.
+
+pub mod accounts;
+pub mod admin;
+pub mod attach;
+pub mod authd;
+pub mod capabilities;
+pub mod daemon;
+pub mod gateway;
+pub mod launch;
+pub mod strangers;
+pub mod sys;
+pub mod users;
+pub mod workers;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use kai_program::{
+    arguments::{self, Action, Program},
+    config::Config,
+    log,
+};
+use tracing::error;
+
+const PROGRAM: Program = Program {
+    name: "kai-brokerd",
+    version: env!("CARGO_PKG_VERSION"),
+    purpose: "Starts each user's worker under that user's own account.",
+};
+
+/// Runs the daemon with these arguments, the program's name left out.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let action = match arguments::parse(PROGRAM, arguments) {
+        Ok(action) => action,
+        Err(message) => return refuse(&message, 64),
+    };
+    match action {
+        Action::Print(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Action::Check(file) => match check(&file) {
+            Ok(users) => {
+                println!("{}: good, with {users} users", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(message) => refuse(&message, 78),
+        },
+        Action::Run(file) => {
+            let config = match Config::load(&file) {
+                Ok(config) => config,
+                Err(problem) => return refuse(&problem.to_string(), 78),
+            };
+            log::start(PROGRAM.name, config.log);
+            match daemon::serve(config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    error!("{problem}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+fn check(file: &Path) -> Result<usize, String> {
+    let config = Config::load(file).map_err(|problem| problem.to_string())?;
+    let users = users::Users::load(&config).map_err(|problem| problem.to_string())?;
+    Ok(users.len())
+}
+
+fn refuse(message: &str, status: u8) -> ExitCode {
+    eprintln!("{}: {message}", PROGRAM.name);
+    ExitCode::from(status)
+}

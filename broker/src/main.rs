@@ -1,3 +1,7 @@
-//! The root daemon that starts a confined worker per user and hands connections over.
+//! The daemon `kai-brokerd`; everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_brokerd::run(std::env::args_os().skip(1))
+}

@@ -61,6 +61,16 @@ pub fn encode_frame<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), Co
     Ok(())
 }
 
+/// The body alone, for sockets that keep the bounds of messages themselves.
+///
+/// # Errors
+/// [`CodecError::TooLong`] if the body would pass the message's limit.
+pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, CodecError> {
+    options(M::LIMIT)
+        .serialize(message)
+        .map_err(|_| CodecError::TooLong(M::LIMIT))
+}
+
 /// Reads the message of one whole body.
 ///
 /// # Errors
@@ -77,7 +87,11 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, CodecError> {
 
 /// Shortens `text` to at most `limit` bytes without cutting a character.
 pub fn shorten(mut text: String, limit: usize) -> String {
-    text.truncate(text.floor_char_boundary(limit));
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
     text
 }
 

@@ -1,0 +1,474 @@
+//! The poll loop: one thread, nothing that blocks.
+
+use std::{
+    io,
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use kai_program::config::Config;
+use kai_proto::{
+    admin_broker,
+    connection::Connection,
+    gateway_broker::{self, Refusal},
+    ids::{TelegramId, UnixSeconds},
+    peer, sockets,
+};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{Uid, User as PasswdUser},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    attach::refuse,
+    authd::Authd,
+    capabilities,
+    launch::{self, WorkerProgram},
+    strangers::Strangers,
+    sys,
+    users::{Users, UsersError},
+    workers::{EndReason, Workers},
+};
+
+/// Why the daemon does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// It is not root's process.
+    #[error("must be started by root: only root can start workers under other accounts")]
+    NotRoot,
+    /// The gateway has no account.
+    #[error("the gateway's account `{0}` does not exist; make it with: useradd --system {0}")]
+    NoGatewayAccount(String),
+    /// The table of users cannot be used.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The worker's program cannot be used.
+    #[error(transparent)]
+    Program(#[from] launch::program::Untrusted),
+    /// A socket could not be made.
+    #[error(transparent)]
+    Listen(io::Error),
+    /// The capabilities could not be given up.
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(caps::errors::CapsError),
+    /// A call failed that does not fail.
+    #[error("{0}: {1}")]
+    System(&'static str, nix::Error),
+}
+
+/// A connection with its number, its state and when it is cut off.
+#[derive(Debug)]
+pub(crate) struct Peer<S> {
+    pub(crate) key: u64,
+    pub(crate) connection: Connection,
+    pub(crate) state: S,
+    pub(crate) due: Option<Instant>,
+}
+
+/// Everything that the broker knows.
+#[derive(Debug)]
+pub struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) users: Users,
+    pub(crate) workers: Workers,
+    pub(crate) authd: Authd,
+    pub(crate) strangers: Strangers,
+    pub(crate) worker_program: PathBuf,
+    pub(crate) started: UnixSeconds,
+    pub(crate) stopping: bool,
+    pub(crate) gateway_uid: Uid,
+    pub(crate) gateway_listener: UnixListener,
+    pub(crate) admin_listener: UnixListener,
+    pub(crate) gateway: Vec<Peer<gateway_broker::State>>,
+    pub(crate) admin: Vec<Peer<admin_broker::State>>,
+    signals: SignalFd,
+    next_key: u64,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Signals,
+    GatewayListener,
+    AdminListener,
+    Gateway(u64),
+    Admin(u64),
+    Authd,
+    Control(TelegramId),
+    Status(TelegramId),
+    End(TelegramId),
+    Attached(TelegramId),
+}
+
+/// Runs the broker until it is told to stop.
+///
+/// # Errors
+/// Why it cannot run: one sentence that says how to mend it.
+pub fn serve(config: Config) -> Result<(), DaemonError> {
+    let mut daemon = Daemon::start(config)?;
+    info!(users = daemon.users.len(), "ready");
+    daemon.run()
+}
+
+/// The wall clock, for people to read; deadlines use the monotonic one.
+pub(crate) fn unix_now() -> UnixSeconds {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+impl Daemon {
+    fn start(config: Config) -> Result<Self, DaemonError> {
+        if !Uid::effective().is_root() {
+            return Err(DaemonError::NotRoot);
+        }
+        let system = |what| move |error| DaemonError::System(what, error);
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        let gateway_name = config.accounts.gateway.clone();
+        let gateway = PasswdUser::from_name(&gateway_name)
+            .map_err(system("cannot look up the gateway's account"))?
+            .ok_or(DaemonError::NoGatewayAccount(gateway_name))?;
+        let users = Users::load(&config)?;
+        let worker_program = worker_program(&config)?;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(system("getrlimit"))?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(system("setrlimit"))?;
+        let run = &config.paths.run;
+        let gateway_listener = sockets::listen(&sockets::gateway_broker(run), Some(gateway.gid))
+            .map_err(DaemonError::Listen)?;
+        let admin_listener =
+            sockets::listen(&sockets::admin_broker(run), None).map_err(DaemonError::Listen)?;
+        capabilities::keep_only_needed().map_err(DaemonError::Capabilities)?;
+        let mut mask = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+            mask.add(signal);
+        }
+        mask.thread_block().map_err(system("sigprocmask"))?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&mask, flags).map_err(system("signalfd"))?;
+        let now = Instant::now();
+        Ok(Self {
+            authd: Authd::new(run, now),
+            users,
+            workers: Workers::default(),
+            strangers: Strangers::default(),
+            worker_program,
+            started: unix_now(),
+            stopping: false,
+            gateway_uid: gateway.uid,
+            gateway_listener,
+            admin_listener,
+            signals,
+            gateway: Vec::new(),
+            admin: Vec::new(),
+            next_key: 0,
+            config,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), DaemonError> {
+        loop {
+            let now = Instant::now();
+            self.tick(now);
+            if self.stopping && self.workers.is_empty() {
+                info!("stopped");
+                return Ok(());
+            }
+            for (source, events) in self.wait(now)? {
+                self.serve(source, events, Instant::now());
+            }
+        }
+    }
+
+    /// Waits until something is to be done, and gives what has events.
+    fn wait(&self, now: Instant) -> Result<Vec<(Source, PollFlags)>, DaemonError> {
+        let mut polled = Vec::new();
+        let mut sources = Vec::new();
+        let mut add = |source, fd, events| {
+            polled.push(PollFd::new(fd, events));
+            sources.push(source);
+        };
+        let read = PollFlags::POLLIN;
+        let read_and_maybe_write = |connection: &Connection| {
+            if connection.has_unsent() {
+                read | PollFlags::POLLOUT
+            } else {
+                read
+            }
+        };
+        add(Source::Signals, self.signals.as_fd(), read);
+        add(Source::GatewayListener, self.gateway_listener.as_fd(), read);
+        add(Source::AdminListener, self.admin_listener.as_fd(), read);
+        for peer in &self.gateway {
+            let events = read_and_maybe_write(&peer.connection);
+            add(Source::Gateway(peer.key), peer.connection.as_fd(), events);
+        }
+        for peer in &self.admin {
+            let events = read_and_maybe_write(&peer.connection);
+            add(Source::Admin(peer.key), peer.connection.as_fd(), events);
+        }
+        if let Some((fd, write)) = self.authd.polled() {
+            add(
+                Source::Authd,
+                fd,
+                if write {
+                    read | PollFlags::POLLOUT
+                } else {
+                    read
+                },
+            );
+        }
+        for (user, worker) in self.workers.iter() {
+            add(Source::End(user), worker.pidfd.as_fd(), read);
+            if worker.life != admin_broker::WorkerLife::Dying {
+                add(Source::Control(user), worker.control.as_fd(), read);
+            }
+            if let Some(status) = &worker.status {
+                add(Source::Status(user), status.as_fd(), read);
+            }
+            if let Some(connection) = &worker.attached {
+                // For hang-up alone: not a byte of it is the broker's to read.
+                add(
+                    Source::Attached(user),
+                    connection.as_fd(),
+                    PollFlags::empty(),
+                );
+            }
+        }
+        let timeout = self.next_look().map(|at| at.saturating_duration_since(now));
+        match poll(&mut polled, poll_timeout(timeout)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(DaemonError::System("poll", error)),
+        }
+        let events = polled
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        Ok(sources
+            .into_iter()
+            .zip(events)
+            .filter(|(_, events)| !events.is_empty())
+            .collect())
+    }
+
+    /// The earliest moment at which [`tick`](Self::tick) has something to do.
+    fn next_look(&self) -> Option<Instant> {
+        let idle = self.config.limits.idle;
+        let peers = self
+            .gateway
+            .iter()
+            .filter_map(|peer| earliest([peer.due, peer.connection.deadline()]))
+            .chain(
+                self.admin
+                    .iter()
+                    .filter_map(|p| earliest([p.due, p.connection.deadline()])),
+            );
+        let workers = self
+            .workers
+            .iter()
+            .filter_map(|(_, worker)| worker.next_look(idle));
+        peers.chain(workers).chain(self.authd.next_look()).min()
+    }
+
+    /// Does what the clock asks for.
+    fn tick(&mut self, now: Instant) {
+        let late = |due: Option<Instant>| due.is_some_and(|due| now >= due);
+        self.gateway
+            .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
+        self.admin
+            .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
+        for question in self.authd.tick(now) {
+            warn!("authd does not answer: refusing an attach");
+            refuse(&question.connection, Refusal::AuthdUnavailable);
+        }
+        let idle = self.config.limits.idle;
+        let overdue: Vec<_> = self
+            .workers
+            .iter_mut()
+            .filter_map(|(user, worker)| Some((user, worker.overdue(now, idle)?)))
+            .collect();
+        for (user, reason) in overdue {
+            self.end_worker(user, reason);
+        }
+    }
+
+    fn serve(&mut self, source: Source, events: PollFlags, now: Instant) {
+        match source {
+            Source::Signals => self.take_signals(),
+            Source::GatewayListener => self.accept_gateway(now),
+            Source::AdminListener => self.accept_admin(now),
+            Source::Gateway(key) => self.serve_gateway(key, now),
+            Source::Admin(key) => self.serve_admin(key, now),
+            Source::Authd => {
+                if events.contains(PollFlags::POLLOUT) {
+                    self.authd.flush(now);
+                }
+                for (question, standing) in self.authd.receive(now) {
+                    self.attach(question.user, standing, question.connection, now);
+                }
+            }
+            Source::Control(user) => self.take_reports(user, now),
+            Source::Status(user) => self.take_launch_outcome(user),
+            Source::End(user) => self.reap(user, now),
+            Source::Attached(user) => self.check_attached(user),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => drop(self.reload()),
+                _ => self.stop(),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.gateway.clear();
+        let users: Vec<_> = self.workers.iter().map(|(user, _)| user).collect();
+        for user in users {
+            self.end_worker(user, EndReason::Stopping);
+        }
+    }
+
+    fn take_reports(&mut self, user: TelegramId, now: Instant) {
+        let Some(worker) = self.workers.get_mut(user) else {
+            return;
+        };
+        let fresh = !worker.has_reported();
+        match worker.take_reports(now, unix_now()) {
+            Ok(()) if fresh && worker.has_reported() => {
+                info!(
+                    pid = worker.pid.as_raw(),
+                    ms = worker.age(now).as_millis(),
+                    "worker ready"
+                );
+            }
+            Ok(()) => {}
+            Err(reason) => self.end_worker(user, reason),
+        }
+    }
+
+    fn take_launch_outcome(&mut self, user: TelegramId) {
+        let Some(worker) = self.workers.get_mut(user) else {
+            return;
+        };
+        let Some(outcome) = worker.status.as_mut().and_then(launch::outcome) else {
+            return;
+        };
+        worker.status = None;
+        if let Err(problem) = outcome {
+            error!(pid = worker.pid.as_raw(), "{problem}");
+        }
+    }
+
+    fn reap(&mut self, user: TelegramId, now: Instant) {
+        let Some(worker) = self.workers.get(user) else {
+            return;
+        };
+        match sys::reap(worker.pid) {
+            Ok(None) => {}
+            Ok(Some(ended)) => {
+                info!(
+                    pid = worker.pid.as_raw(),
+                    status = ended.status,
+                    cpu_ms = ended.cpu.as_millis(),
+                    peak_kib = ended.peak_kib,
+                    "worker ended"
+                );
+                if let Some(worker) = self.workers.remove(user) {
+                    self.reaped(user, worker, now);
+                }
+            }
+            Err(problem) => {
+                error!(pid = worker.pid.as_raw(), "cannot reap a worker: {problem}");
+                self.workers.remove(user);
+            }
+        }
+    }
+
+    fn check_attached(&mut self, user: TelegramId) {
+        let Some(worker) = self.workers.get_mut(user) else {
+            return;
+        };
+        let Some(connection) = &worker.attached else {
+            return;
+        };
+        // Asked again: the event may be that of a connection replaced since.
+        let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+        if poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+            worker.end_connection();
+        }
+    }
+
+    /// Numbers a new connection.
+    pub(crate) fn peer<S>(
+        &mut self,
+        stream: UnixStream,
+        state: S,
+        due: Instant,
+        now: Instant,
+    ) -> Option<Peer<S>> {
+        self.next_key += 1;
+        let connection = Connection::new(stream, now).ok()?;
+        Some(Peer {
+            key: self.next_key,
+            connection,
+            state,
+            due: Some(due),
+        })
+    }
+}
+
+/// Where the worker's program is: in `paths.programs`, or beside this one.
+fn worker_program(config: &Config) -> Result<PathBuf, DaemonError> {
+    let directory = match &config.paths.programs {
+        Some(directory) => directory.clone(),
+        None => std::env::current_exe()
+            .ok()
+            .and_then(|program| program.parent().map(Path::to_owned))
+            .unwrap_or_else(|| "/opt/kai/current".into()),
+    };
+    let program = directory.join("kai-worker");
+    WorkerProgram::open(&program)?;
+    Ok(program)
+}
+
+/// The next connection from a peer of this uid; those of others are closed unread.
+pub(crate) fn accept(listener: &UnixListener, uid: Uid) -> Option<UnixStream> {
+    loop {
+        let (stream, _) = listener.accept().ok()?;
+        match peer::credentials(&stream) {
+            Ok(peer) if peer.uid == uid => return Some(stream),
+            Ok(peer) => warn!(
+                uid = peer.uid.as_raw(),
+                "turned away a peer of a foreign account"
+            ),
+            Err(error) => warn!("turned away a peer without credentials: {error}"),
+        }
+    }
+}
+
+fn earliest<const N: usize>(moments: [Option<Instant>; N]) -> Option<Instant> {
+    moments.into_iter().flatten().min()
+}
+
+/// Rounded up to the next millisecond: a wait that ends early would spin until the moment has come.
+fn poll_timeout(wait: Option<Duration>) -> PollTimeout {
+    let Some(wait) = wait else {
+        return PollTimeout::NONE;
+    };
+    let milliseconds = wait.as_micros().div_ceil(1000);
+    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+}
