@@ -1,3 +1,7 @@
-//! The root daemon that knows who has a second factor.
+//! The daemon `kai-authd`; everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_authd::run(std::env::args_os().skip(1))
+}
