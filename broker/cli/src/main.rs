@@ -1,3 +1,7 @@
-//! The admin's command: status, strangers, reload.
+//! The command `kai-broker`: what root asks the broker, and what root sees for itself.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_broker_cli::run()
+}

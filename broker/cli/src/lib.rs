@@ -1,0 +1,148 @@
+//! `kai-broker`: `status`, `strangers` and `reload`, for root.
+//!
+//! A program of its own, so that the daemon links neither tables nor JSON. `status` does not believe
+//! the daemon: it reads `/proc` itself and shows where that differs.
+//!
+//! - [`client`]: asks the daemon;
+//! - [`proc`]: what the kernel says of a process and its tree;
+//! - [`layers`]: judges each layer of a worker's confinement by that;
+//! - [`status`]: puts both together; [`tables`] shows it to people.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod layers;
+pub mod proc;
+pub mod status;
+pub mod strangers;
+pub mod tables;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use kai_program::config::Config;
+use kai_proto::admin_broker::{Reply, Request};
+
+use client::{Broker, ClientError};
+
+/// Exit status when something is not as it should be: a layer is missing, or the daemon's word and
+/// `/proc` differ.
+const DIFFERS: u8 = 3;
+
+/// Shows and steers the broker. Run it as root.
+#[derive(Debug, Parser)]
+#[command(name = "kai-broker", version, about)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, default_value = kai_program::arguments::DEFAULT_CONFIG)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows each user's worker and every layer of its confinement, as read from /proc.
+    ///
+    /// Exit status 3 if a layer is missing or /proc differs from the daemon's word.
+    Status {
+        /// As one JSON object.
+        #[arg(long, conflicts_with = "watch")]
+        json: bool,
+        /// Again every second, on a terminal.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Lists the last 50 Telegram ids that were turned away.
+    Strangers {
+        /// As a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes the new users.yaml whole, or keeps the old one and says why.
+    Reload,
+}
+
+/// Runs the command with the process's own arguments.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Status { watch: true, .. } => watch(&arguments.config),
+        Command::Status { json, .. } => show_status(&arguments.config, json),
+        Command::Strangers { json } => show_strangers(&arguments.config, json),
+        Command::Reload => reload(&arguments.config),
+    };
+    done.unwrap_or_else(|problem| {
+        eprintln!("kai-broker: {problem}");
+        ExitCode::FAILURE
+    })
+}
+
+fn connect(config: &Path) -> Result<Broker, ClientError> {
+    Broker::connect(&Config::load(config)?.paths.run)
+}
+
+fn show_status(config: &Path, json: bool) -> Result<ExitCode, ClientError> {
+    let status = status::gather(&mut connect(config)?)?;
+    if json {
+        print(&serde_json::to_string(&status)?)?;
+    } else {
+        print(&tables::status(&status))?;
+    }
+    Ok(if status.is_as_it_should_be() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DIFFERS)
+    })
+}
+
+fn watch(config: &Path) -> Result<ExitCode, ClientError> {
+    if !io::stdout().is_terminal() {
+        return Err(ClientError::NoTerminal);
+    }
+    loop {
+        let text = match connect(config).and_then(|mut broker| status::gather(&mut broker)) {
+            Ok(status) => tables::status(&status),
+            Err(problem) => problem.to_string(),
+        };
+        // Home, then clear what follows: no flicker, and the scroll-back stays.
+        print(&format!(
+            "\x1b[H\x1b[J{text}\n\nevery second; end with Ctrl-C"
+        ))?;
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn show_strangers(config: &Path, json: bool) -> Result<ExitCode, ClientError> {
+    let strangers = strangers::gather(&mut connect(config)?)?;
+    if json {
+        print(&serde_json::to_string(&strangers)?)?;
+    } else {
+        print(&tables::strangers(&strangers))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reload(config: &Path) -> Result<ExitCode, ClientError> {
+    match connect(config)?.ask(Request::Reload)? {
+        Reply::Reloaded { users, ended } => {
+            print(&format!(
+                "{users} users are in force; {ended} workers of others were ended"
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Reply::ReloadRefused(reason) => Err(ClientError::ReloadRefused(reason)),
+        _ => Err(ClientError::Unexpected),
+    }
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    // Not println: a closed pipe is an error to report, not a panic.
+    writeln!(io::stdout(), "{text}").map_err(ClientError::Print)
+}

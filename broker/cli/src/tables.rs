@@ -1,0 +1,175 @@
+//! Tables for people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use comfy_table::{Table, presets};
+
+use crate::{
+    layers::{Layer, Standing, Witness},
+    status::{Status, UserShown, WorkerShown},
+    strangers::StrangerShown,
+};
+
+/// The whole of `kai-broker status`.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let broker = &status.broker;
+    let yes = |connected: bool| {
+        if connected {
+            "connected"
+        } else {
+            "NOT connected"
+        }
+    };
+    let mut text = format!(
+        "kai-brokerd pid {}, up {}; gateway {}, authd {}; {} of at most {} workers\n\n{}",
+        broker.pid,
+        span(broker.uptime_seconds),
+        yes(broker.gateway_connected),
+        yes(broker.authd_connected),
+        broker.workers,
+        broker.workers_limit,
+        users(&status.users),
+    );
+    let workers: Vec<_> = status
+        .users
+        .iter()
+        .filter_map(|user| Some((user, user.worker.as_ref()?)))
+        .collect();
+    if !workers.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&layers(&workers));
+        text.push_str("\n* the worker's own word, given before its agent started");
+    }
+    for finding in &status.findings {
+        text.push_str("\n! ");
+        text.push_str(finding);
+    }
+    text
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    table
+}
+
+fn users(users: &[UserShown]) -> String {
+    let mut table = table(&[
+        "USER", "ACCOUNT", "STATE", "WORKER", "AGENT", "SESSION", "UP", "IDLE", "MEMORY", "CPU",
+        "KEY",
+    ]);
+    for user in users {
+        let account = format!("{} ({})", user.account, user.uid);
+        let none = "-".to_owned();
+        let row = match &user.worker {
+            None => vec![
+                user.name.clone(),
+                account,
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none,
+                user.key.to_owned(),
+            ],
+            Some(worker) => vec![
+                user.name.clone(),
+                account,
+                worker.state.to_owned(),
+                worker.pid.to_string(),
+                worker.agent_pid.map_or(none.clone(), |pid| pid.to_string()),
+                // The first group of a UUID tells sessions apart well enough for a table.
+                worker
+                    .session
+                    .as_deref()
+                    .map_or(none.clone(), |s| s.chars().take(8).collect()),
+                span(worker.uptime_seconds),
+                worker.idle_seconds.map_or(none, span),
+                format!("{:.1} MiB", worker.memory_kib as f64 / 1024.0),
+                format!("{:.1} s", worker.cpu_seconds),
+                user.key.to_owned(),
+            ],
+        };
+        table.add_row(row);
+    }
+    trimmed(&table)
+}
+
+fn layers(workers: &[(&UserShown, &WorkerShown)]) -> String {
+    let mut header = vec!["USER".to_owned()];
+    if let Some((_, first)) = workers.first() {
+        header.extend(first.layers.iter().map(|layer| layer.name.to_uppercase()));
+    }
+    let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    for (user, worker) in workers {
+        let mut row = vec![user.name.clone()];
+        row.extend(worker.layers.iter().map(cell));
+        table.add_row(row);
+    }
+    trimmed(&table)
+}
+
+fn cell(layer: &Layer) -> String {
+    let word = match (layer.standing, layer.detail.as_str()) {
+        (Standing::On, "") => "on",
+        (Standing::Off, _) => "host",
+        (Standing::Missing, "") => "MISSING",
+        (Standing::On | Standing::Missing, detail) => detail,
+    };
+    let mark = if layer.witness == Witness::Worker {
+        "*"
+    } else {
+        ""
+    };
+    format!("{word}{mark}")
+}
+
+/// The whole of `kai-broker strangers`.
+#[must_use]
+pub fn strangers(strangers: &[StrangerShown]) -> String {
+    if strangers.is_empty() {
+        return "nobody was turned away since the broker started".to_owned();
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let mut table = table(&["TELEGRAM ID", "LAST WROTE", "TIMES"]);
+    for stranger in strangers {
+        let ago = format!("{} ago", span(now.saturating_sub(stranger.last)));
+        table.add_row(vec![
+            stranger.id.to_string(),
+            ago,
+            stranger.times.to_string(),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// Lines without the blanks that a table without borders leaves at both ends.
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    let margin = |line: &String| line.len() - line.trim_start().len();
+    let margin = lines.iter().map(margin).min().unwrap_or(0);
+    lines
+        .iter()
+        .map(|line| &line[margin..])
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
