@@ -77,14 +77,14 @@ impl Broker {
     /// [`ClientError::Refused`] and what the connection answers.
     pub fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
         self.0.send(&request)?;
-        self.next()
+        self.next_reply()
     }
 
     /// The next reply of an answer that has several.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub fn next(&mut self) -> Result<Reply, ClientError> {
+    pub fn next_reply(&mut self) -> Result<Reply, ClientError> {
         match self.0.receive()? {
             Reply::Refused(refusal) => Err(ClientError::Refused(refusal)),
             reply => Ok(reply),

@@ -110,7 +110,7 @@ pub fn gather(broker: &mut Broker) -> Result<Status, ClientError> {
     };
     let mut told = Vec::new();
     loop {
-        match broker.next()? {
+        match broker.next_reply()? {
             Reply::User(user) => told.push(user),
             Reply::StatusEnd => break,
             _ => return Err(ClientError::Unexpected),
