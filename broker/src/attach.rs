@@ -40,7 +40,7 @@ use crate::{
 };
 
 impl Daemon {
-    /// Attaches, refuses or parks `connection`, now that authd has said how the user stands.
+    /// Goes on with an attach, now that authd has said how the user stands.
     pub(crate) fn attach(
         &mut self,
         user: TelegramId,
@@ -49,8 +49,12 @@ impl Daemon {
         now: Instant,
     ) {
         match standing {
-            Standing::NotEnrolled => {}
+            Standing::NotEnrolled => self.place(user, connection, now),
         }
+    }
+
+    /// Finds or makes the worker for a connection that may be attached.
+    fn place(&mut self, user: TelegramId, connection: UnixStream, now: Instant) {
         if self.stopping {
             return refuse(&connection, Refusal::Stopping);
         }
@@ -106,7 +110,7 @@ impl Daemon {
         }
         worker.end_connection();
         if let Some(connection) = worker.parked.take() {
-            self.attach(id, Standing::NotEnrolled, connection, now);
+            self.place(id, connection, now);
         }
     }
 

@@ -232,10 +232,12 @@ impl Worker {
         match self.life {
             WorkerLife::Dying => None,
             WorkerLife::Starting => Some(self.started + START_DEADLINE),
-            WorkerLife::Live => [self.handover_due, Some(self.active + idle_limit)]
-                .into_iter()
-                .flatten()
-                .min(),
+            WorkerLife::Live => {
+                // A turn has no idle limit: a moment that has passed would have the loop spin.
+                let in_turn = self.report.as_ref().is_none_or(|report| report.in_turn);
+                let idle = (!in_turn).then(|| self.active + idle_limit);
+                [self.handover_due, idle].into_iter().flatten().min()
+            }
         }
     }
 

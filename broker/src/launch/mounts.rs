@@ -52,7 +52,9 @@ impl World {
             .iter()
             .map(PathBuf::from)
             .collect();
-        hidden.extend(own.iter().map(|&path| path.to_owned()));
+        // A configuration right in /etc does not hide /etc: its secrets have modes of their own.
+        let own = own.iter().filter(|path| path.components().count() > 2);
+        hidden.extend(own.map(|&path| path.to_owned()));
         // /run is also reached as /var/run, by a link. A directory below another hidden one needs no
         // mount of its own, and a mount there would find nothing to mount on.
         hidden.sort();
