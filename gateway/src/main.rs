@@ -1,3 +1,7 @@
-//! Speaks Telegram: inbox, authorisation by id, streaming answers; holds no privilege.
+//! The daemon `kai-gateway`; everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_gateway::run(std::env::args_os().skip(1))
+}

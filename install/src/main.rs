@@ -1,3 +1,7 @@
-//! Checks a host for kai.
+//! The command `kai-install`; everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_install::run()
+}

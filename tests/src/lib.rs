@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, MessageId, UserId};
-use kai_playground::ground::{Ground, Names, Options, Person};
+use kai_playground::ground::{Daemon, Ground, Names, Options, Person};
 
 /// alice's Telegram id.
 pub const ALICE: UserId = UserId(1001);
@@ -81,7 +81,7 @@ impl Kai {
     /// Waits for an answer to somebody, newer than `after`, that fits.
     ///
     /// # Panics
-    /// If there is none in [`PATIENCE`]; shows the chat.
+    /// If there is none in [`PATIENCE`]; shows the chat and the logs.
     #[allow(clippy::panic)]
     pub fn answer(
         &self,
@@ -94,14 +94,17 @@ impl Kai {
             .wait_for_answer(who.private_chat(), after, PATIENCE, fits)
         {
             Ok(message) => message,
-            Err(problem) => panic!("{problem}"),
+            Err(problem) => {
+                let logs = Daemon::ALL.map(|daemon| self.ground.log_tail(daemon)).join("\n");
+                panic!("{problem}\nlast in the logs:\n{logs}")
+            }
         }
     }
 
     /// Somebody writes, and gets an answer that holds `words`.
     ///
     /// # Panics
-    /// If there is none in [`PATIENCE`]; shows the chat.
+    /// If there is none in [`PATIENCE`]; shows the chat and the logs.
     pub fn ask(&self, who: UserId, text: &str, words: &str) -> Message {
         let asked = self.say(who, text);
         self.answer(who, asked, |message| message.text().contains(words))

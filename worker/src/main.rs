@@ -1,3 +1,7 @@
-//! Runs as the user: confines itself, then hosts the user's agent.
+//! The program `kai-worker`; everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kai_worker::run(std::env::args_os().skip(1))
+}

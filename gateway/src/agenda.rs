@@ -1,0 +1,327 @@
+//! What one user asked for and what of it the worker still has to be told.
+//!
+//! Pure: it decides, and [`crate::user`] acts. Things are told in the order in which they were asked.
+//! A prompt waits until authd has cleared it, and what follows waits with it; after /new everything
+//! waits until the worker has begun anew, so that telling it again on another connection can never cut
+//! off a prompt of the new session. When a connection begins, all that is not finished is told again.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use kai_proto::{
+    conversation::{Prompt, ToWorker},
+    ids::{ChatId, ModelName, PromptId},
+};
+
+use crate::answer::Answer;
+
+/// Something that the worker has to be told.
+#[derive(Debug)]
+pub struct Item {
+    /// The update that brought it.
+    pub id: PromptId,
+    /// The chat that it came from.
+    pub chat: ChatId,
+    /// Its message there.
+    pub message: i32,
+    /// Since when it waits.
+    pub since: Instant,
+    /// What it is.
+    pub what: What,
+    /// True once authd has let it through.
+    cleared: bool,
+    /// True once this connection has carried it.
+    told: bool,
+    /// True if a worker may know of it.
+    known: bool,
+}
+
+/// What an [`Item`] is.
+#[derive(Debug)]
+pub enum What {
+    /// A prompt.
+    Prompt {
+        /// Its words.
+        text: String,
+        /// Its answer.
+        answer: Arc<Answer>,
+        /// True once its user was told that an edit of it is not seen.
+        edit_told: bool,
+    },
+    /// /new
+    NewSession,
+    /// /stop
+    Interrupt,
+}
+
+/// The items of one user, in their order.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    items: VecDeque<Item>,
+}
+
+impl Agenda {
+    /// Adds something; `known` if an earlier run of the gateway may have told a worker of it.
+    pub fn add(
+        &mut self,
+        (id, chat, message): (PromptId, ChatId, i32),
+        what: What,
+        known: bool,
+        now: Instant,
+    ) {
+        // /stop needs nobody's leave.
+        let cleared = matches!(what, What::Interrupt);
+        self.items.push_back(Item {
+            id,
+            chat,
+            message,
+            since: now,
+            what,
+            cleared,
+            told: false,
+            known,
+        });
+    }
+
+    /// authd lets an item through.
+    pub fn clear(&mut self, id: PromptId) {
+        for item in self.items.iter_mut().filter(|item| item.id == id) {
+            item.cleared = true;
+        }
+    }
+
+    /// A connection begins: everything unfinished is to be told on it.
+    pub fn connection_began(&mut self) {
+        for item in &mut self.items {
+            item.told = false;
+        }
+    }
+
+    /// What the worker is to be told next, which then counts as told.
+    pub fn next(&mut self, model: Option<&ModelName>) -> Option<ToWorker> {
+        let index = self.next_index()?;
+        let item = &mut self.items[index];
+        item.told = true;
+        item.known = true;
+        match &item.what {
+            What::Prompt { text, .. } => Some(ToWorker::Prompt(Prompt {
+                id: item.id,
+                text: text.clone(),
+                model: model.cloned(),
+            })),
+            What::NewSession => Some(ToWorker::NewSession),
+            What::Interrupt => {
+                self.items.remove(index);
+                Some(ToWorker::Interrupt)
+            }
+        }
+    }
+
+    fn next_index(&self) -> Option<usize> {
+        for (index, item) in self.items.iter().enumerate() {
+            if item.is_finished() {
+                continue;
+            }
+            if !item.told {
+                return item.cleared.then_some(index);
+            }
+            if matches!(item.what, What::NewSession) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// True if there is something that needs a worker and may be told to one.
+    #[must_use]
+    pub fn needs_worker(&self) -> bool {
+        let first = self.items.iter().find(|item| !item.is_finished());
+        first.is_some_and(|item| item.cleared)
+    }
+
+    /// The answer to a prompt.
+    #[must_use]
+    pub fn answer(&self, id: PromptId) -> Option<&Arc<Answer>> {
+        self.items.iter().find_map(|item| match &item.what {
+            What::Prompt { answer, .. } if item.id == id => Some(answer),
+            _ => None,
+        })
+    }
+
+    /// The worker began anew: gives the /new that asked for it.
+    pub fn session_began(&mut self) -> Option<Item> {
+        let is_told = |item: &Item| item.told && matches!(item.what, What::NewSession);
+        let index = self.items.iter().position(is_told)?;
+        self.items.remove(index)
+    }
+
+    /// Forgets a prompt whose answer is delivered; true if there was one.
+    pub fn delivered(&mut self, id: PromptId) -> bool {
+        let before = self.items.len();
+        self.items.retain(|item| item.id != id);
+        self.items.len() < before
+    }
+
+    /// The answers to prompts that no worker knows of, which /stop ends on the spot.
+    pub fn untold(&self) -> impl Iterator<Item = &Arc<Answer>> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Prompt { answer, .. } if !item.known && !answer.is_finished() => Some(answer),
+            _ => None,
+        })
+    }
+
+    /// What is not finished, in its order.
+    pub fn open(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(|item| !item.is_finished())
+    }
+
+    /// What waits for authd.
+    pub fn uncleared(&self) -> impl Iterator<Item = &Item> {
+        self.open().filter(|item| !item.cleared)
+    }
+
+    /// Takes everything out that is no prompt, when nothing can be told to anybody.
+    pub fn take_orders(&mut self) -> Vec<Item> {
+        let (prompts, orders) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| matches!(item.what, What::Prompt { .. }));
+        self.items = prompts;
+        orders.into()
+    }
+
+    /// Takes everything out that came from a chat which `stays` refuses.
+    pub fn remove_from(&mut self, stays: impl Fn(ChatId) -> bool) -> Vec<Item> {
+        let (stay, go) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| stays(item.chat));
+        self.items = stay;
+        go.into()
+    }
+
+    /// The chat in which to say that the edit of this message is not seen, the first time that it has
+    /// to be said.
+    pub fn edited(&mut self, chat: ChatId, message: i32) -> Option<ChatId> {
+        let is_it =
+            |item: &&mut Item| item.chat == chat && item.message == message && !item.is_finished();
+        let What::Prompt { edit_told, .. } = &mut self.items.iter_mut().find(is_it)?.what else {
+            return None;
+        };
+        (!std::mem::replace(edit_told, true)).then_some(chat)
+    }
+}
+
+impl Item {
+    /// True for a prompt whose answer is whole.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(&self.what, What::Prompt { answer, .. } if answer.is_finished())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: i64) -> PromptId {
+        PromptId::try_from(number).unwrap()
+    }
+
+    fn chat() -> ChatId {
+        ChatId::try_from(7).unwrap()
+    }
+
+    fn prompt() -> What {
+        What::Prompt {
+            text: "do it".to_owned(),
+            answer: Arc::default(),
+            edit_told: false,
+        }
+    }
+
+    fn add(agenda: &mut Agenda, number: i64, what: What) {
+        agenda.add((id(number), chat(), 1), what, false, Instant::now());
+    }
+
+    /// An agenda of these, all cleared.
+    fn agenda(items: Vec<What>) -> Agenda {
+        let mut agenda = Agenda::default();
+        for (number, what) in (1..).zip(items) {
+            add(&mut agenda, number, what);
+            agenda.clear(id(number));
+        }
+        agenda
+    }
+
+    /// What is told until nothing more is: the ids of prompts, or a word.
+    fn told(agenda: &mut Agenda) -> Vec<String> {
+        std::iter::from_fn(|| agenda.next(None))
+            .map(|request| match request {
+                ToWorker::Prompt(prompt) => prompt.id.to_string(),
+                ToWorker::NewSession => "new".to_owned(),
+                ToWorker::Interrupt => "stop".to_owned(),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn everything_is_told_once_in_its_order() {
+        let mut agenda = agenda(vec![prompt(), prompt(), What::Interrupt, prompt()]);
+        assert_eq!(told(&mut agenda), ["1", "2", "stop", "4"]);
+        assert!(told(&mut agenda).is_empty());
+    }
+
+    #[test]
+    fn a_new_connection_is_told_all_that_is_not_finished() {
+        let mut agenda = agenda(vec![prompt(), prompt(), prompt()]);
+        told(&mut agenda);
+        agenda.answer(id(1)).unwrap().finish(None);
+        agenda.delivered(id(2));
+        agenda.connection_began();
+        assert_eq!(told(&mut agenda), ["3"]);
+    }
+
+    #[test]
+    fn what_authd_has_not_cleared_holds_back_what_follows_but_not_a_stop_before_it() {
+        let mut agenda = Agenda::default();
+        add(&mut agenda, 1, What::Interrupt);
+        add(&mut agenda, 2, prompt());
+        add(&mut agenda, 3, prompt());
+        agenda.clear(id(3));
+        assert_eq!(told(&mut agenda), ["stop"]);
+        assert!(!agenda.needs_worker());
+        agenda.clear(id(2));
+        assert!(agenda.needs_worker());
+        assert_eq!(told(&mut agenda), ["2", "3"]);
+    }
+
+    #[test]
+    fn nothing_follows_a_new_session_until_it_has_begun() {
+        let mut agenda = agenda(vec![prompt(), What::NewSession, prompt()]);
+        assert_eq!(told(&mut agenda), ["1", "new"]);
+        agenda.connection_began();
+        assert_eq!(told(&mut agenda), ["1", "new"]);
+        assert_eq!(agenda.session_began().map(|item| item.id), Some(id(2)));
+        assert_eq!(told(&mut agenda), ["3"]);
+        agenda.connection_began();
+        assert_eq!(told(&mut agenda), ["1", "3"]);
+    }
+
+    #[test]
+    fn only_prompts_that_no_worker_can_know_are_ended_on_the_spot() {
+        let mut agenda = agenda(vec![prompt()]);
+        told(&mut agenda);
+        add(&mut agenda, 2, prompt());
+        agenda.add((id(3), chat(), 1), prompt(), true, Instant::now());
+        let untold: Vec<_> = agenda.untold().cloned().collect();
+        assert_eq!(untold.len(), 1);
+        assert!(Arc::ptr_eq(&untold[0], agenda.answer(id(2)).unwrap()));
+    }
+
+    #[test]
+    fn an_edit_is_remarked_on_once_and_only_while_its_prompt_is_open() {
+        let mut agenda = agenda(vec![prompt()]);
+        assert_eq!(agenda.edited(chat(), 2), None);
+        assert_eq!(agenda.edited(chat(), 1), Some(chat()));
+        assert_eq!(agenda.edited(chat(), 1), None);
+    }
+}

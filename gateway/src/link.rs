@@ -1,0 +1,128 @@
+//! The connection to one user's worker: not there, being made, or there.
+
+use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use kai_proto::{
+    conversation::{FromWorker, ToWorker},
+    ids::TelegramId,
+    limits,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::broker::{self, AttachError, Attached};
+
+type Attaching = Pin<Box<dyn Future<Output = Result<Attached, AttachError>> + Send>>;
+
+/// The connection.
+pub struct Link {
+    broker: PathBuf,
+    user: TelegramId,
+    state: State,
+}
+
+enum State {
+    Detached,
+    Pausing(Instant),
+    Attaching(Attaching),
+    Attached(Box<Attached>),
+    /// It could not be told something, and its end is still to be said.
+    Broken,
+}
+
+/// What happens to a [`Link`].
+#[derive(Debug)]
+pub enum Event {
+    /// The worker said Hello.
+    Attached,
+    /// There is no worker at the other end, and why.
+    Failed(AttachError),
+    /// The worker says something.
+    Said(FromWorker),
+    /// The connection ended.
+    Ended,
+}
+
+impl Link {
+    /// A connection that is not there, to the worker of `user`.
+    #[must_use]
+    pub fn new(broker: PathBuf, user: TelegramId) -> Self {
+        Self {
+            broker,
+            user,
+            state: State::Detached,
+        }
+    }
+
+    /// True if the worker can be told something.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        matches!(self.state, State::Attached(_))
+    }
+
+    /// Begins to attach, unless it has begun.
+    pub fn want(&mut self) {
+        if matches!(self.state, State::Detached) {
+            self.attach();
+        }
+    }
+
+    /// Attaches after a pause.
+    pub fn want_after(&mut self, pause: Duration) {
+        self.state = State::Pausing(Instant::now() + pause);
+    }
+
+    /// Ends the connection, or what was to become one.
+    pub fn detach(&mut self) {
+        self.state = State::Detached;
+    }
+
+    /// Waits for the next event; for ever while detached. Nothing is lost if the wait is given up.
+    pub async fn event(&mut self) -> Event {
+        if let State::Pausing(until) = self.state {
+            sleep_until(until).await;
+            self.attach();
+        }
+        match &mut self.state {
+            State::Detached | State::Pausing(_) => std::future::pending().await,
+            State::Broken => {
+                self.state = State::Detached;
+                Event::Ended
+            }
+            State::Attaching(attaching) => match attaching.await {
+                Ok(attached) => {
+                    self.state = State::Attached(Box::new(attached));
+                    Event::Attached
+                }
+                Err(error) => {
+                    self.state = State::Detached;
+                    Event::Failed(error)
+                }
+            },
+            State::Attached(attached) => match attached.events.next().await {
+                Some(Ok(said)) => Event::Said(said),
+                Some(Err(_)) | None => {
+                    self.state = State::Detached;
+                    Event::Ended
+                }
+            },
+        }
+    }
+
+    /// Tells the worker something. If it cannot be told, the connection ends, which the next event
+    /// says.
+    pub async fn tell(&mut self, request: ToWorker) {
+        let State::Attached(attached) = &mut self.state else {
+            return;
+        };
+        let sent = tokio::time::timeout(limits::FRAME_DEADLINE, attached.requests.send(request));
+        if !matches!(sent.await, Ok(Ok(()))) {
+            self.state = State::Broken;
+        }
+    }
+
+    fn attach(&mut self) {
+        let (broker, user) = (self.broker.clone(), self.user);
+        self.state = State::Attaching(Box::pin(async move { broker::attach(&broker, user).await }));
+    }
+}

@@ -1,0 +1,321 @@
+//! Receiving: polls Telegram, hands each update on at once, and has Telegram forget a batch only when
+//! the inbox has it.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use kai_proto::ids::{ModelName, PromptId, TelegramId, UnixSeconds};
+use teloxide::types::Update;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::{
+    authorise::{Roll, Verdict, What, authorise, may_talk_in},
+    inbox::{Received, Saved, Unanswered},
+    limiter::Bucket,
+    reply::Means,
+    roll::Stranger,
+    telegram::PollError,
+    user::{self, Mail},
+    wording,
+};
+
+/// How many of the newest updates are recognised when they come again.
+const RECALLED: usize = 10_000;
+/// The shortest and the longest wait after a poll that failed.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Between two tries to write a batch down.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
+type Batch = Pin<Box<dyn Future<Output = Vec<Update>> + Send>>;
+
+/// Polls for ever: from the moment when the first table of users is there, because before it everybody
+/// would be a stranger.
+pub async fn run(
+    means: Arc<Means>,
+    saved: Saved,
+    mut rolls: watch::Receiver<Option<Arc<Roll>>>,
+    strangers: mpsc::Sender<Stranger>,
+) {
+    let mut desk = Desk {
+        means: Arc::clone(&means),
+        roll: Arc::default(),
+        users: HashMap::new(),
+        models: saved.models,
+        recent: Recent::new(saved.taken),
+        strangers,
+        stranger_pace: Bucket::new(20, Duration::from_millis(50)),
+    };
+    let mut replay = Some(saved.unanswered);
+    let mut batch: Option<Batch> = None;
+    loop {
+        tokio::select! {
+            changed = rolls.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let Some(roll) = rolls.borrow_and_update().clone() else {
+                    continue;
+                };
+                desk.apply(roll);
+                if let Some(unanswered) = replay.take() {
+                    desk.replay(unanswered);
+                    batch = Some(Box::pin(next_batch(Arc::clone(&means), Vec::new(), None)));
+                }
+            }
+            updates = received(&mut batch) => {
+                let newest = updates.iter().map(|update| update.id).max();
+                let rows = updates.iter().filter_map(|update| desk.take(update)).collect();
+                let offset = newest.map(|id| id.as_offset());
+                batch = Some(Box::pin(next_batch(Arc::clone(&means), rows, offset)));
+            }
+        }
+    }
+}
+
+async fn received(batch: &mut Option<Batch>) -> Vec<Update> {
+    match batch {
+        Some(batch) => batch.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes the last batch down, and then waits for the next.
+async fn next_batch(means: Arc<Means>, rows: Vec<Received>, offset: Option<i32>) -> Vec<Update> {
+    if !rows.is_empty() {
+        let mut told = HashSet::new();
+        while means.inbox.taken(rows.clone()).await.is_err() {
+            for row in &rows {
+                if told.insert(row.chat) {
+                    means.reply(row.chat, None, wording::NOT_STORED);
+                }
+            }
+            tokio::time::sleep(WRITE_AGAIN).await;
+        }
+    }
+    let mut wait = WAITS.0;
+    let mut said = None;
+    loop {
+        let error = match means.telegram.updates(offset).await {
+            Ok(updates) => {
+                if said.is_some() {
+                    info!("Telegram answers again");
+                }
+                return updates;
+            }
+            Err(error) => error,
+        };
+        if said != Some(error) {
+            said = Some(error);
+            match error {
+                PollError::Conflict | PollError::Token => error!("no messages arrive: {error}"),
+                PollError::Wait(_) | PollError::Network => {
+                    warn!("no messages arrive, trying again: {error}");
+                }
+            }
+        }
+        tokio::time::sleep(match error {
+            PollError::Wait(asked) => asked,
+            PollError::Conflict | PollError::Token => wait.max(Duration::from_secs(3)),
+            PollError::Network => wait,
+        })
+        .await;
+        wait = (wait * 2).min(WAITS.1);
+    }
+}
+
+/// Hands updates to the tasks of their users.
+struct Desk {
+    means: Arc<Means>,
+    roll: Arc<Roll>,
+    users: HashMap<TelegramId, mpsc::UnboundedSender<Mail>>,
+    models: HashMap<TelegramId, ModelName>,
+    recent: Recent,
+    strangers: mpsc::Sender<Stranger>,
+    stranger_pace: Bucket,
+}
+
+impl Desk {
+    /// Takes a new table: who is gone is gone at once, with all that was waiting.
+    fn apply(&mut self, roll: Arc<Roll>) {
+        self.users.retain(|id, mail| match roll.get(id) {
+            None => {
+                let _ = mail.send(Mail::Removed);
+                false
+            }
+            Some(entry) => {
+                if self.roll.get(id) != Some(entry) {
+                    let _ = mail.send(Mail::Entry(entry.clone()));
+                }
+                true
+            }
+        });
+        self.roll = roll;
+    }
+
+    /// Hands on what an earlier run of the gateway took and did not answer.
+    fn replay(&mut self, unanswered: Vec<Unanswered>) {
+        if !unanswered.is_empty() {
+            info!(
+                messages = unanswered.len(),
+                "going on with what was not answered"
+            );
+        }
+        for message in unanswered {
+            let (user, chat) = (message.received.user, message.received.chat);
+            if !self
+                .roll
+                .get(&user)
+                .is_some_and(|entry| may_talk_in(entry, chat))
+            {
+                self.means.settle(message.received.id);
+                continue;
+            }
+            self.send(
+                user,
+                Mail::Arrived {
+                    message,
+                    replayed: true,
+                },
+            );
+        }
+    }
+
+    /// Hands one update on; gives back what has to be written down of it.
+    fn take(&mut self, update: &Update) -> Option<Received> {
+        let roll = Arc::clone(&self.roll);
+        match authorise(&roll, update) {
+            Verdict::Allowed { user, chat, what } => match what {
+                What::Message(message) => {
+                    let id = PromptId::try_from(i64::from(update.id.0)).ok()?;
+                    if !self.recent.is_new(id) {
+                        return None;
+                    }
+                    let received = Received {
+                        id,
+                        user,
+                        chat,
+                        message: message.id.0,
+                        text: message.text().map(str::to_owned),
+                        at: now(),
+                    };
+                    let message = Unanswered {
+                        received: received.clone(),
+                        parts: Vec::new(),
+                    };
+                    self.send(
+                        user,
+                        Mail::Arrived {
+                            message,
+                            replayed: false,
+                        },
+                    );
+                    Some(received)
+                }
+                What::Edit(message) => {
+                    self.send(user, Mail::Edited(chat, message.id.0));
+                    None
+                }
+                What::Button(query) => {
+                    let telegram = Arc::clone(&self.means.telegram);
+                    let query = query.id.clone();
+                    tokio::spawn(async move {
+                        telegram.answer_button(query, wording::OLD_BUTTON).await;
+                    });
+                    None
+                }
+            },
+            Verdict::Stranger(id) => {
+                let now_here = Instant::now();
+                if self.stranger_pace.ready_at(now_here) <= now_here {
+                    self.stranger_pace.take(now_here);
+                    let _ = self.strangers.try_send((id, now()));
+                }
+                None
+            }
+            Verdict::Drop => None,
+        }
+    }
+
+    fn send(&mut self, user: TelegramId, mail: Mail) {
+        let Some(entry) = self.roll.get(&user) else {
+            return;
+        };
+        let task = self.users.entry(user).or_insert_with(|| {
+            let model = self.models.remove(&user);
+            user::start(Arc::clone(&self.means), entry.clone(), model)
+        });
+        let _ = task.send(mail);
+    }
+}
+
+/// The newest updates that were taken, so that one that comes again is recognised: Telegram repeats
+/// what it was not told to forget, and numbers say nothing about the order.
+struct Recent {
+    known: HashSet<PromptId>,
+    order: VecDeque<PromptId>,
+}
+
+impl Recent {
+    /// From the newest on.
+    fn new(taken: Vec<PromptId>) -> Self {
+        let order: VecDeque<_> = taken.into_iter().take(RECALLED).rev().collect();
+        Self {
+            known: order.iter().copied().collect(),
+            order,
+        }
+    }
+
+    /// True the first time.
+    fn is_new(&mut self, id: PromptId) -> bool {
+        if !self.known.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > RECALLED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+fn now() -> UnixSeconds {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: i64) -> PromptId {
+        PromptId::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn an_update_is_new_once_whatever_the_order_of_the_numbers() {
+        let mut recent = Recent::new(vec![id(5)]);
+        assert!(!recent.is_new(id(5)));
+        assert!(recent.is_new(id(9)));
+        assert!(recent.is_new(id(8)));
+        assert!(!recent.is_new(id(9)));
+    }
+
+    #[test]
+    fn no_more_is_recalled_than_the_bound() {
+        let mut recent = Recent::new(Vec::new());
+        for number in 0..=RECALLED as i64 {
+            recent.is_new(id(number));
+        }
+        assert_eq!(recent.known.len(), RECALLED);
+        assert!(recent.is_new(id(0)));
+    }
+}

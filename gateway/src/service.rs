@@ -1,0 +1,152 @@
+//! The gateway from its start to its end.
+
+use std::{
+    env,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use kai_program::config::Config;
+use kai_proto::sockets;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    authd::Authd,
+    commands,
+    inbox::{Inbox, OpenError},
+    polling,
+    reply::Means,
+    roll,
+    telegram::{ClientError, Telegram},
+    token::{self, TokenError},
+};
+
+/// How long calls that are under way may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Between two tries to learn the bot's name.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// Strangers that wait to be reported; more are not worth it.
+const STRANGERS: usize = 64;
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// It was started as root.
+    #[error(
+        "kai-gateway holds no privilege and refuses to run as root; start it as its own account"
+    )]
+    Root,
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// There is no inbox.
+    #[error(transparent)]
+    Inbox(#[from] OpenError),
+    /// The kernel does not give what every program needs.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+}
+
+/// Refuses an account with the privileges of root.
+///
+/// # Errors
+/// [`ServiceError::Root`].
+pub fn refuse_root(uid: nix::unistd::Uid) -> Result<(), ServiceError> {
+    if uid.is_root() {
+        return Err(ServiceError::Root);
+    }
+    Ok(())
+}
+
+/// Reads the token and makes sure that the client can be made.
+///
+/// # Errors
+/// [`ServiceError::Token`] or [`ServiceError::Client`].
+pub fn telegram(config: &Config) -> Result<Telegram, ServiceError> {
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let token = token::read(credentials.as_deref(), &config.telegram.token_file)?;
+    Ok(Telegram::new(&config.telegram.api_url, &token)?)
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// [`ServiceError`], before anything was received.
+pub fn serve(config: &Config) -> Result<(), ServiceError> {
+    let telegram = Arc::new(telegram(config)?);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let (inbox, saved, inbox_thread) = Inbox::open(&config.gateway_state(), now)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Taken so that it does not end the process: the gateway reads no file again.
+        let _hangup = signal(SignalKind::hangup())?;
+        let means = Arc::new(Means {
+            telegram: Arc::clone(&telegram),
+            inbox,
+            authd: Authd::start(sockets::gateway_authd(&config.paths.run)),
+            broker: sockets::gateway_broker(&config.paths.run),
+            me: OnceLock::new(),
+        });
+        let (publish, rolls) = watch::channel(None);
+        let (strangers, reported) = mpsc::channel(STRANGERS);
+        tokio::spawn(roll::keep(means.broker.clone(), reported, publish));
+        tokio::spawn(introduce(Arc::clone(&means)));
+        info!("started");
+        tokio::select! {
+            () = polling::run(means, saved, rolls, strangers) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        telegram.close(FAREWELL).await;
+        // What those calls showed is still to be noted down.
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok::<_, ServiceError>(())
+    })?;
+    // The last ways to the inbox end with the tasks of the runtime.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    inbox_thread.join();
+    info!("stopped");
+    Ok(())
+}
+
+/// Learns the bot's name, by which commands in groups are told apart, and fills its menu.
+async fn introduce(means: Arc<Means>) {
+    let name = loop {
+        match means.telegram.name().await {
+            Ok(name) => break name,
+            Err(problem) => error!("the bot's name is not known yet: {problem}"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    };
+    info!(bot = name.as_str(), "Telegram knows the bot");
+    let _ = means.me.set(name);
+    if let Err(problem) = means.telegram.set_menu(&commands::MENU).await {
+        warn!("the menu of commands is not set: {problem}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_refused_and_nobody_else() {
+        assert!(refuse_root(nix::unistd::Uid::from_raw(0)).is_err());
+        assert!(refuse_root(nix::unistd::Uid::from_raw(1000)).is_ok());
+    }
+}

@@ -1,0 +1,458 @@
+//! The Bot API: the client, how each call may end, and the pace of the calls.
+//!
+//! Nothing here logs what a call said, nor what Telegram quotes of it. In one chat there is never more
+//! than one message being posted or edited at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kai_proto::ids::ChatId;
+use teloxide::{
+    ApiError, Bot, RequestError,
+    payloads::{
+        AnswerCallbackQuerySetters, EditMessageTextSetters, GetUpdatesSetters, SendMessageSetters,
+    },
+    requests::Requester,
+    types::{
+        AllowedUpdate, BotCommand, CallbackQueryId, ChatAction, LinkPreviewOptions, MessageEntity,
+        MessageEntityKind, MessageId, ReplyParameters, Update,
+    },
+};
+use tokio::time::{sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::{
+    calls::Calls,
+    limiter::{Bucket, Call, Pace},
+    rendered::{Rendered, Style},
+    token::BotToken,
+};
+
+/// How long Telegram holds a poll open when there is nothing, in seconds.
+const POLL: u32 = 50;
+/// How long any other call may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The shortest and the longest pause of a chat after a call that failed on the way.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// `telegram.api_url` is no address.
+    #[error("telegram.api_url is not an address: {0}")]
+    Address(String),
+    /// The client's parts cannot be set up.
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(reqwest::Error),
+}
+
+/// How a call to show something ended, if not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Not now: the chat is paused until it may be tried again.
+    Later,
+    /// Never: the message or the chat is gone, or Telegram does not take it.
+    Never,
+}
+
+/// Where a text is shown.
+#[derive(Debug, Clone, Copy)]
+enum Showing {
+    /// In a new message.
+    New { reply_to: Option<i32> },
+    /// In an old one.
+    Old { message: i32 },
+}
+
+/// How a poll ended, if not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PollError {
+    /// Somebody else polls with this token, or a webhook is set.
+    #[error("another program receives this bot's messages; stop it, or give kai a bot of its own")]
+    Conflict,
+    /// Telegram does not know the token.
+    #[error("Telegram does not know the bot's token; put the one from @BotFather into its file")]
+    Token,
+    /// Telegram asks to wait.
+    #[error("Telegram asks to wait {} s", .0.as_secs())]
+    Wait(Duration),
+    /// It cannot be reached, or answers with something else.
+    #[error("Telegram cannot be reached")]
+    Network,
+}
+
+/// The bot.
+pub struct Telegram {
+    bot: Bot,
+    calls: Calls,
+    overall: Mutex<Bucket>,
+    lanes: Mutex<HashMap<ChatId, Arc<Lane>>>,
+}
+
+/// One chat: whose turn it is, and how fast turns may follow each other.
+struct Lane {
+    turn: tokio::sync::Mutex<()>,
+    state: Mutex<LaneState>,
+}
+
+struct LaneState {
+    pace: Pace,
+    /// Calls in a row that failed on the way.
+    failures: u32,
+}
+
+impl Telegram {
+    /// A client for the bot with this token at a Bot API server.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new(api_url: &str, token: &BotToken) -> Result<Self, ClientError> {
+        let address = reqwest::Url::parse(api_url)
+            .map_err(|error| ClientError::Address(error.to_string()))?;
+        // A connection that is kept saves the greeting of TLS on the first words of an answer.
+        // Redirects and proxies would show the token to somebody else.
+        let client = reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_secs(300))
+            .tls_built_in_root_certs(address.scheme() == "https")
+            .build()
+            .map_err(ClientError::Client)?;
+        Ok(Self {
+            bot: Bot::with_client(token.reveal(), client).set_api_url(address),
+            calls: Calls::default(),
+            overall: Mutex::new(Bucket::new(30, Duration::from_millis(34))),
+            lanes: Mutex::default(),
+        })
+    }
+
+    /// The bot's own name.
+    ///
+    /// # Errors
+    /// [`PollError`].
+    pub async fn name(&self) -> Result<String, PollError> {
+        let me = timeout(PATIENCE, self.bot.get_me()).await;
+        let me = me
+            .map_err(|_| PollError::Network)?
+            .map_err(|error| poll_error(&error))?;
+        Ok(me.username().to_owned())
+    }
+
+    /// Puts the commands into the chats' menu.
+    ///
+    /// # Errors
+    /// [`PollError`].
+    pub async fn set_menu(&self, menu: &[(&str, &str)]) -> Result<(), PollError> {
+        let commands = menu
+            .iter()
+            .map(|(name, purpose)| BotCommand::new(*name, *purpose));
+        let set = timeout(PATIENCE, self.bot.set_my_commands(commands)).await;
+        set.map_err(|_| PollError::Network)?
+            .map_err(|error| poll_error(&error))?;
+        Ok(())
+    }
+
+    /// Waits for updates from `offset` on; those before it are forgotten by Telegram.
+    ///
+    /// # Errors
+    /// [`PollError`].
+    pub async fn updates(&self, offset: Option<i32>) -> Result<Vec<Update>, PollError> {
+        let mut request = self.bot.get_updates().timeout(POLL).allowed_updates([
+            AllowedUpdate::Message,
+            AllowedUpdate::EditedMessage,
+            AllowedUpdate::CallbackQuery,
+        ]);
+        request.offset = offset;
+        let patience = Duration::from_secs(u64::from(POLL)) + PATIENCE;
+        let polled = timeout(patience, request).await;
+        polled
+            .map_err(|_| PollError::Network)?
+            .map_err(|error| poll_error(&error))
+    }
+
+    /// When a call in this chat may be made; `now` or earlier if at once.
+    #[must_use]
+    pub fn ready_at(&self, chat: ChatId, call: Call, now: Instant) -> Instant {
+        self.lane(chat).with(|state| state.pace.ready_at(call, now))
+    }
+
+    /// Posts a message, as a reply to another if one is named. Once, when the chat's pace allows it.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn post(
+        &self,
+        chat: ChatId,
+        text: &Rendered,
+        reply_to: Option<i32>,
+    ) -> Result<i32, Trouble> {
+        self.show(chat, Showing::New { reply_to }, text).await
+    }
+
+    /// Posts a message and does not rest until it is there, or never will be.
+    pub async fn post_until_done(&self, chat: ChatId, text: &Rendered, reply_to: Option<i32>) {
+        while self.post(chat, text, reply_to).await == Err(Trouble::Later) {}
+    }
+
+    /// Gives an earlier message another text. Once, when the chat's pace allows it.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn edit(&self, chat: ChatId, message: i32, text: &Rendered) -> Result<(), Trouble> {
+        self.show(chat, Showing::Old { message }, text)
+            .await
+            .map(drop)
+    }
+
+    /// Removes an earlier message, if that can be done now.
+    pub async fn delete(&self, chat: ChatId, message: i32) {
+        let to = teloxide::types::ChatId(chat.into());
+        let _call = self.calls.begin().await;
+        let _ = timeout(PATIENCE, self.bot.delete_message(to, MessageId(message))).await;
+    }
+
+    /// Shows that an answer is being written, unless calls are short at the moment.
+    pub async fn typing(&self, chat: ChatId) {
+        let now = Instant::now();
+        if self.ready_at(chat, Call::Post, now) > now || self.overall_ready_at(now) > now {
+            return;
+        }
+        self.take_overall(now);
+        let to = teloxide::types::ChatId(chat.into());
+        let _call = self.calls.begin().await;
+        let _ = timeout(PATIENCE, self.bot.send_chat_action(to, ChatAction::Typing)).await;
+    }
+
+    /// Answers the press of a button with a line above the chat.
+    pub async fn answer_button(&self, query: CallbackQueryId, text: &str) {
+        let _call = self.calls.begin().await;
+        let _ = timeout(PATIENCE, self.bot.answer_callback_query(query).text(text)).await;
+    }
+
+    /// Begins no further call, and waits at most `patience` for those under way.
+    pub async fn close(&self, patience: Duration) {
+        self.calls.close(patience).await;
+    }
+
+    /// One call that shows `text`, without its styles if Telegram does not take them.
+    async fn show(&self, chat: ChatId, showing: Showing, text: &Rendered) -> Result<i32, Trouble> {
+        let kind = match showing {
+            Showing::New { .. } => Call::Post,
+            Showing::Old { .. } => Call::Edit,
+        };
+        let lane = self.lane(chat);
+        let _turn = loop {
+            let ready_at = lane.with(|state| state.pace.ready_at(kind, Instant::now()));
+            sleep_until(ready_at.into()).await;
+            let turn = lane.turn.lock().await;
+            let now = Instant::now();
+            if lane.with(|state| state.pace.ready_at(kind, now)) <= now {
+                break turn;
+            }
+        };
+        self.wait_for_overall().await;
+        let _call = self.calls.begin().await;
+        let now = Instant::now();
+        lane.with(|state| state.pace.take(kind, now));
+        let mut result = timeout(PATIENCE, self.call(chat, showing, text)).await;
+        if let Ok(Err(RequestError::Api(error))) = &result
+            && is_about_entities(error)
+        {
+            warn!("Telegram does not take the styles of a text; it is shown without");
+            let plain = Rendered::plain(&text.text);
+            result = timeout(PATIENCE, self.call(chat, showing, &plain)).await;
+        }
+        let (trouble, pause) = match result {
+            Ok(Ok(value)) => {
+                lane.with(|state| state.failures = 0);
+                return Ok(value);
+            }
+            Ok(Err(error)) => judge(&error),
+            Err(_) => (Trouble::Later, None),
+        };
+        if trouble == Trouble::Later {
+            lane.with(|state| {
+                let wait = pause.unwrap_or_else(|| {
+                    let doubled = WAITS.0 * (1 << state.failures.min(10));
+                    state.failures += 1;
+                    doubled.min(WAITS.1)
+                });
+                state.pace.pause(Instant::now() + wait);
+            });
+        }
+        Err(trouble)
+    }
+
+    /// The call itself; gives the number of the message that shows the text.
+    async fn call(
+        &self,
+        chat: ChatId,
+        showing: Showing,
+        text: &Rendered,
+    ) -> Result<i32, RequestError> {
+        let chat = teloxide::types::ChatId(chat.into());
+        match showing {
+            Showing::New { reply_to } => {
+                let mut request = self
+                    .bot
+                    .send_message(chat, &text.text)
+                    .link_preview_options(no_preview());
+                request.entities = entities(text);
+                if let Some(message) = reply_to {
+                    let reply = ReplyParameters::new(MessageId(message));
+                    request = request.reply_parameters(reply.allow_sending_without_reply());
+                }
+                request.await.map(|message| message.id.0)
+            }
+            Showing::Old { message } => {
+                let mut request = self
+                    .bot
+                    .edit_message_text(chat, MessageId(message), &text.text)
+                    .link_preview_options(no_preview());
+                request.entities = entities(text);
+                match request.await {
+                    // What is there is what was wanted.
+                    Err(RequestError::Api(ApiError::MessageNotModified)) => Ok(message),
+                    other => other.map(|_| message),
+                }
+            }
+        }
+    }
+
+    fn lane(&self, chat: ChatId) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lanes.entry(chat).or_insert_with(|| {
+            let is_group = i64::from(chat) < 0;
+            Arc::new(Lane {
+                turn: tokio::sync::Mutex::new(()),
+                state: Mutex::new(LaneState {
+                    pace: Pace::new(is_group),
+                    failures: 0,
+                }),
+            })
+        });
+        Arc::clone(lane)
+    }
+
+    fn overall_ready_at(&self, now: Instant) -> Instant {
+        let overall = self.overall.lock().unwrap_or_else(PoisonError::into_inner);
+        overall.ready_at(now)
+    }
+
+    fn take_overall(&self, now: Instant) {
+        let mut overall = self.overall.lock().unwrap_or_else(PoisonError::into_inner);
+        overall.take(now);
+    }
+
+    async fn wait_for_overall(&self) {
+        loop {
+            let now = Instant::now();
+            let ready_at = self.overall_ready_at(now);
+            if ready_at <= now {
+                return self.take_overall(now);
+            }
+            sleep_until(ready_at.into()).await;
+        }
+    }
+}
+
+impl Lane {
+    fn with<T>(&self, work: impl FnOnce(&mut LaneState) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a failed call means, and how long Telegram asks to wait.
+fn judge(error: &RequestError) -> (Trouble, Option<Duration>) {
+    match error {
+        RequestError::RetryAfter(seconds) => {
+            let wait = Duration::from_secs(u64::from(seconds.seconds()));
+            info!(
+                seconds = wait.as_secs(),
+                "Telegram asks to wait in one chat"
+            );
+            (Trouble::Later, Some(wait))
+        }
+        // A token that was just replaced, or a server that stumbles: it will mend.
+        RequestError::Api(ApiError::InvalidToken) => (Trouble::Later, Some(WAITS.1)),
+        RequestError::Api(ApiError::Unknown(said)) if !is_final(said) => (Trouble::Later, None),
+        RequestError::Api(_) | RequestError::MigrateToChatId(_) => {
+            warn!("Telegram does not take a message: its chat or the message is gone or closed");
+            (Trouble::Never, None)
+        }
+        RequestError::Network(_) | RequestError::InvalidJson { .. } | RequestError::Io(_) => {
+            (Trouble::Later, None)
+        }
+    }
+}
+
+/// Whether an answer that teloxide has no name for is about the call itself.
+fn is_final(said: &str) -> bool {
+    said.starts_with("Bad Request") || said.starts_with("Forbidden")
+}
+
+fn is_about_entities(error: &ApiError) -> bool {
+    match error {
+        ApiError::CantParseEntities(_) => true,
+        ApiError::Unknown(said) => is_final(said) && said.to_ascii_lowercase().contains("entit"),
+        _ => false,
+    }
+}
+
+fn poll_error(error: &RequestError) -> PollError {
+    match error {
+        RequestError::Api(ApiError::TerminatedByOtherGetUpdates | ApiError::CantGetUpdates) => {
+            PollError::Conflict
+        }
+        RequestError::Api(ApiError::Unknown(said)) if said.starts_with("Conflict") => {
+            PollError::Conflict
+        }
+        RequestError::Api(ApiError::InvalidToken) => PollError::Token,
+        RequestError::RetryAfter(seconds) => {
+            PollError::Wait(Duration::from_secs(u64::from(seconds.seconds())))
+        }
+        _ => PollError::Network,
+    }
+}
+
+fn no_preview() -> LinkPreviewOptions {
+    LinkPreviewOptions {
+        is_disabled: true,
+        url: None,
+        prefer_small_media: false,
+        prefer_large_media: false,
+        show_above_text: false,
+    }
+}
+
+/// The styles as teloxide sends them.
+fn entities(text: &Rendered) -> Option<Vec<MessageEntity>> {
+    let convert = |entity: &crate::rendered::Entity| {
+        let kind = match &entity.style {
+            Style::Bold => MessageEntityKind::Bold,
+            Style::Italic => MessageEntityKind::Italic,
+            Style::Strike => MessageEntityKind::Strikethrough,
+            Style::Code => MessageEntityKind::Code,
+            Style::Pre(language) => MessageEntityKind::Pre {
+                language: language.clone(),
+            },
+            Style::Link(address) => MessageEntityKind::TextLink {
+                url: reqwest::Url::parse(address).ok()?,
+            },
+            Style::Quote => MessageEntityKind::Blockquote,
+        };
+        Some(MessageEntity::new(
+            kind,
+            entity.range.start,
+            entity.range.len(),
+        ))
+    };
+    (!text.entities.is_empty()).then(|| text.entities.iter().filter_map(convert).collect())
+}

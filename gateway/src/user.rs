@@ -1,0 +1,409 @@
+//! One user's task: takes what the user sends, keeps the connection to their worker while something is
+//! to be done, and starts a delivery for each answer. Users never wait for each other.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use kai_proto::{
+    conversation::{Description, Failure, FromWorker, Outcome, ToWorker, TurnEvent},
+    gateway_authd::Standing,
+    gateway_broker::UserEntry,
+    ids::{ChatId, ModelName, PromptId},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::sleep_until,
+};
+use tracing::{debug, info};
+
+use crate::{
+    agenda::{Agenda, What},
+    answer::Answer,
+    authorise::may_talk_in,
+    commands::{self, Ask, ModelAsk},
+    delivery::{Address, Delivery},
+    inbox::Unanswered,
+    link::{Event, Link},
+    reply::Means,
+    trouble::{Next, Trouble},
+    wording,
+};
+
+/// How long authd may take before the user is told that it takes long.
+const AUTHD_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a worker may take to describe itself.
+const DESCRIPTION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a user's task is sent.
+#[derive(Debug)]
+pub enum Mail {
+    /// A message; `replayed` if an earlier run of the gateway took it.
+    Arrived {
+        /// The message, and where its answer has begun.
+        message: Unanswered,
+        /// True if a worker may know of it.
+        replayed: bool,
+    },
+    /// Another text for an earlier message.
+    Edited(ChatId, i32),
+    /// The user's place in a new table.
+    Entry(UserEntry),
+    /// authd's answer about one message.
+    Standing(PromptId, Standing),
+    /// An answer is delivered and written down.
+    Delivered(PromptId),
+    /// The user is not in the table any more.
+    Removed,
+}
+
+/// Starts the task of a user who chose `model`.
+pub fn start(
+    means: Arc<Means>,
+    entry: UserEntry,
+    model: Option<ModelName>,
+) -> mpsc::UnboundedSender<Mail> {
+    let (mail, mailbox) = mpsc::unbounded_channel();
+    let user = User {
+        link: Link::new(means.broker.clone(), entry.id),
+        means,
+        entry,
+        model,
+        own_mail: mail.downgrade(),
+        agenda: Agenda::default(),
+        trouble: Trouble::default(),
+        unacknowledged: Vec::new(),
+        describing: VecDeque::new(),
+        authd_told: false,
+        last_delivery: None,
+        deliveries: Vec::new(),
+    };
+    tokio::spawn(user.run(mailbox));
+    mail
+}
+
+struct User {
+    means: Arc<Means>,
+    entry: UserEntry,
+    /// The model that the user chose.
+    model: Option<ModelName>,
+    own_mail: mpsc::WeakUnboundedSender<Mail>,
+    agenda: Agenda,
+    link: Link,
+    trouble: Trouble,
+    /// Delivered prompts that the worker was not told of yet.
+    unacknowledged: Vec<PromptId>,
+    /// Each /status that waits for the worker, and until when.
+    describing: VecDeque<(PromptId, ChatId, Instant)>,
+    authd_told: bool,
+    /// Resolves when the newest delivery posts nothing more.
+    last_delivery: Option<oneshot::Receiver<()>>,
+    deliveries: Vec<AbortHandle>,
+}
+
+impl User {
+    async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Mail>) {
+        loop {
+            self.advance().await;
+            let reminder = self.reminder();
+            tokio::select! {
+                biased;
+                mail = mailbox.recv() => match mail {
+                    Some(Mail::Removed) | None => break,
+                    Some(mail) => self.take(mail).await,
+                },
+                event = self.link.event() => self.happened(event).await,
+                () = sleep_until(reminder.unwrap_or_else(Instant::now).into()),
+                    if reminder.is_some() => self.remind(),
+            }
+        }
+        for delivery in &self.deliveries {
+            delivery.abort();
+        }
+        for item in self.agenda.remove_from(|_| false) {
+            self.means.settle(item.id);
+        }
+        info!(
+            user = i64::from(self.entry.id),
+            "no longer a user, connection ended"
+        );
+    }
+
+    /// Tells the worker what it may be told, and wants one if there is something.
+    async fn advance(&mut self) {
+        if self.link.is_attached() {
+            let model = self.model.as_ref().or(self.entry.model.as_ref());
+            while let Some(request) = self.agenda.next(model) {
+                self.link.tell(request).await;
+            }
+            for id in std::mem::take(&mut self.unacknowledged) {
+                self.link.tell(ToWorker::Acknowledge(id)).await;
+            }
+        } else if self.agenda.needs_worker() {
+            self.link.want();
+        }
+    }
+
+    async fn take(&mut self, mail: Mail) {
+        match mail {
+            Mail::Arrived { message, replayed } => self.arrived(message, replayed).await,
+            Mail::Edited(chat, message) => {
+                if let Some(chat) = self.agenda.edited(chat, message) {
+                    self.means.reply(chat, None, wording::EDIT_UNSEEN);
+                }
+            }
+            Mail::Entry(entry) => {
+                let gone = self.agenda.remove_from(|chat| may_talk_in(&entry, chat));
+                for item in gone {
+                    self.means.settle(item.id);
+                }
+                self.entry = entry;
+            }
+            Mail::Standing(id, Standing::NotEnrolled) => {
+                self.authd_told = false;
+                self.agenda.clear(id);
+            }
+            Mail::Delivered(id) => {
+                if self.agenda.delivered(id) {
+                    self.unacknowledged.push(id);
+                }
+                self.deliveries.retain(|delivery| !delivery.is_finished());
+            }
+            Mail::Removed => {}
+        }
+    }
+
+    async fn arrived(&mut self, message: Unanswered, replayed: bool) {
+        let Unanswered { received, parts } = message;
+        let (id, chat) = (received.id, received.chat);
+        let place = (id, chat, received.message);
+        let now = Instant::now();
+        let Some(text) = received.text else {
+            return self.means.reply(chat, Some(id), wording::TEXT_ONLY);
+        };
+        let reply = |text: &str| self.means.reply(chat, Some(id), text);
+        match commands::read(&text, self.means.me.get().map(String::as_str)) {
+            Ask::Prompt => {
+                let answer = Arc::<Answer>::default();
+                self.deliver(place, &answer, &parts);
+                let what = What::Prompt {
+                    text,
+                    answer,
+                    edit_told: false,
+                };
+                self.agenda.add(place, what, replayed, now);
+                self.ask_authd(id);
+            }
+            Ask::New => {
+                self.agenda.add(place, What::NewSession, replayed, now);
+                self.ask_authd(id);
+            }
+            Ask::Stop => self.stop(place, now),
+            Ask::Status if self.link.is_attached() => {
+                self.describing
+                    .push_back((id, chat, now + DESCRIPTION_PATIENCE));
+                self.link.tell(ToWorker::Describe).await;
+            }
+            Ask::Status => reply(&wording::no_agent(self.agenda.open().count())),
+            Ask::Start => reply(&wording::start(&self.entry.name)),
+            Ask::Help => reply(&wording::help()),
+            Ask::Model(ask) => self.choose_model(id, chat, ask),
+            Ask::Unknown => reply(&wording::unknown_command()),
+            Ask::ForAnother => self.means.settle(id),
+        }
+    }
+
+    fn ask_authd(&self, id: PromptId) {
+        let mail = self.own_mail.clone();
+        self.means.authd.ask(self.entry.id, move |standing| {
+            if let Some(mail) = mail.upgrade() {
+                let _ = mail.send(Mail::Standing(id, standing));
+            }
+        });
+    }
+
+    /// Starts the delivery of an answer behind the one before it.
+    fn deliver(
+        &mut self,
+        (prompt, chat, message): (PromptId, ChatId, i32),
+        answer: &Arc<Answer>,
+        parts: &[i32],
+    ) {
+        let (done, next) = oneshot::channel();
+        let before = self
+            .last_delivery
+            .replace(next)
+            .unwrap_or_else(|| oneshot::channel().1);
+        let address = Address {
+            prompt,
+            chat,
+            // In a group it would not be clear which message is answered.
+            reply_to: (i64::from(chat) < 0).then_some(message),
+        };
+        let delivery = Delivery::new(
+            Arc::clone(&self.means.telegram),
+            self.means.inbox.clone(),
+            address,
+            Arc::clone(answer),
+            parts,
+        );
+        let mail = self.own_mail.clone();
+        let task = tokio::spawn(async move {
+            delivery.run(before, done).await;
+            if let Some(mail) = mail.upgrade() {
+                let _ = mail.send(Mail::Delivered(prompt));
+            }
+        });
+        self.deliveries.push(task.abort_handle());
+    }
+
+    fn stop(&mut self, place: (PromptId, ChatId, i32), now: Instant) {
+        if self.agenda.open().next().is_none() {
+            return self
+                .means
+                .reply(place.1, Some(place.0), wording::NOTHING_RUNS);
+        }
+        for answer in self.agenda.untold() {
+            answer.finish(wording::outcome(&Outcome::Interrupted));
+        }
+        if self.agenda.open().next().is_some() {
+            self.agenda.add(place, What::Interrupt, true, now);
+        }
+        // What was stopped says so itself.
+        self.means.settle(place.0);
+    }
+
+    fn choose_model(&mut self, id: PromptId, chat: ChatId, ask: ModelAsk) {
+        let chosen = match ask {
+            ModelAsk::Show => None,
+            ModelAsk::Default => Some(None),
+            ModelAsk::Use(model) => Some(Some(model)),
+            ModelAsk::Invalid => return self.means.reply(chat, Some(id), wording::NO_MODEL_NAME),
+        };
+        if let Some(chosen) = chosen {
+            self.means.inbox.model(self.entry.id, chosen.clone());
+            self.model = chosen;
+        }
+        let text = wording::model(self.model.as_ref(), self.entry.model.as_ref());
+        self.means.reply(chat, Some(id), &text);
+    }
+
+    async fn happened(&mut self, event: Event) {
+        match event {
+            Event::Attached => {
+                debug!(user = i64::from(self.entry.id), "attached");
+                self.agenda.connection_began();
+            }
+            Event::Said(said) => {
+                self.trouble.is_over();
+                self.said(said).await;
+            }
+            Event::Ended => {
+                debug!(user = i64::from(self.entry.id), "the connection ended");
+                for (id, chat, _) in self.describing.drain(..) {
+                    let text = wording::no_agent(self.agenda.open().count());
+                    self.means.reply(chat, Some(id), &text);
+                }
+                if self.agenda.needs_worker() {
+                    let pause = self.trouble.ended(Instant::now());
+                    self.link.want_after(pause);
+                }
+            }
+            Event::Failed(error) => {
+                match self.trouble.failed(self.entry.id, &error, Instant::now()) {
+                    Next::Again(pause) => self.link.want_after(pause),
+                    Next::Never(words) => self.give_up(words),
+                }
+                self.remind();
+            }
+        }
+    }
+
+    /// Answers everything that waits for a worker with the reason why there is none.
+    fn give_up(&mut self, words: &str) {
+        self.trouble.is_over();
+        for item in self.agenda.take_orders() {
+            self.means.reply(item.chat, Some(item.id), words);
+        }
+        for item in self.agenda.open() {
+            if let What::Prompt { answer, .. } = &item.what {
+                answer.finish(Some(words.to_owned()));
+            }
+        }
+    }
+
+    async fn said(&mut self, said: FromWorker) {
+        match said {
+            FromWorker::Turn { prompt, event } => {
+                let Some(answer) = self.agenda.answer(prompt) else {
+                    return;
+                };
+                match event {
+                    TurnEvent::Accepted => answer.restart(),
+                    TurnEvent::Text(piece) => answer.push(&piece),
+                    TurnEvent::Finished(finished) => {
+                        if finished.outcome == Outcome::Failed(Failure::WorkerEnded) {
+                            info!(user = i64::from(self.entry.id), "a turn was cut off");
+                        }
+                        answer.finish(wording::outcome(&finished.outcome));
+                    }
+                    TurnEvent::Started | TurnEvent::Tool(_) | TurnEvent::Retrying { .. } => {}
+                }
+            }
+            FromWorker::Description(description) => self.described(&description),
+            FromWorker::Hello(_) | FromWorker::Refused(_) => self.link.detach(),
+        }
+    }
+
+    /// The worker answers in the order in which it was asked, except that a new session may take a
+    /// while: then a /status is answered a little early, which does no harm.
+    fn described(&mut self, description: &Description) {
+        if let Some((id, chat, _)) = self.describing.pop_front() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = now.map_or(0, |since| since.as_secs());
+            self.means
+                .reply(chat, Some(id), &wording::status(description, now));
+        } else if let Some(item) = self.agenda.session_began() {
+            self.means
+                .reply(item.chat, Some(item.id), wording::NEW_SESSION);
+        }
+    }
+
+    /// When somebody may have to be told that something takes long.
+    fn reminder(&self) -> Option<Instant> {
+        let uncleared = self
+            .agenda
+            .uncleared()
+            .map(|item| item.since + AUTHD_PATIENCE);
+        let authd = uncleared.min().filter(|_| !self.authd_told);
+        let description = self.describing.front().map(|(_, _, until)| *until);
+        [authd, description, self.trouble.reminder()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn remind(&mut self) {
+        let now = Instant::now();
+        let late = |since: Instant| since + AUTHD_PATIENCE <= now;
+        let waiting = self.agenda.uncleared().find(|item| late(item.since));
+        if let Some(item) = waiting.filter(|_| !self.authd_told) {
+            self.means.reply(item.chat, None, wording::AUTHD_AWAY);
+            self.authd_told = true;
+        }
+        if let Some(words) = self.trouble.words(now)
+            && let Some(item) = self.agenda.open().next()
+        {
+            self.means.reply(item.chat, None, words);
+        }
+        while let Some((id, chat, until)) = self.describing.front().copied()
+            && until <= now
+        {
+            self.describing.pop_front();
+            self.means.reply(chat, Some(id), wording::NO_DESCRIPTION);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! How the agent is started: its arguments and an environment built from nothing.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kai_proto::{
+    ids::{ModelName, SessionId},
+    worker_broker::Assignment,
+};
+use nix::unistd::geteuid;
+
+/// Longest CLAUDE.md that the agent is given, in bytes.
+const INSTRUCTIONS: u64 = 100 * 1024;
+
+/// What differs from one start to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The session to go on with.
+    pub session: Option<SessionId>,
+    /// The model to begin with.
+    pub model: Option<ModelName>,
+    /// Where this process's cost is cut off, in millionths of a US dollar.
+    pub budget_micro_usd: Option<u64>,
+}
+
+/// The agent's command without its streams.
+#[must_use]
+pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &Path) -> Command {
+    let mut words = assignment.agent.iter();
+    let mut command = Command::new(words.next().map_or("", String::as_str));
+    command.args(words);
+    command.args([
+        // Without a terminal it reads prompts from stdin and never asks for trust.
+        "--input-format=stream-json",
+        "--output-format=stream-json",
+        "--verbose",
+        "--include-partial-messages",
+        "--permission-prompt-tool=stdio",
+        // A repository, and the agent itself, could otherwise plant hooks, servers, and another
+        // address for the key: headless, nothing asks before it uses them.
+        "--setting-sources=",
+        "--strict-mcp-config",
+    ]);
+    if let Some(session) = start.session {
+        command.arg(format!("--resume={session}"));
+    }
+    if let Some(model) = &start.model {
+        command.arg(format!("--model={model}"));
+    }
+    if let Some(budget) = start.budget_micro_usd {
+        command.arg(format!("--max-budget-usd={}.{:06}", budget / 1_000_000, budget % 1_000_000));
+    }
+    let account = assignment.account.as_str();
+    command
+        .current_dir(&assignment.home)
+        .env_clear()
+        .env("HOME", &assignment.home)
+        .env("USER", account)
+        .env("LOGNAME", account)
+        .env("SHELL", &assignment.shell)
+        .env("PATH", search_path(&assignment.home))
+        .env("LANG", "C.UTF-8")
+        .env("TERM", "dumb")
+        .env("TMPDIR", tmp)
+        .env("DISABLE_AUTOUPDATER", "1")
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    if let Some(url) = &assignment.base_url {
+        command.env("ANTHROPIC_BASE_URL", url);
+    }
+    if let Some(key) = key {
+        command.env("ANTHROPIC_API_KEY", key);
+    }
+    command
+}
+
+/// The system's programs first: what somebody put into the home does not stand in for them.
+fn search_path(home: &str) -> String {
+    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    // A colon would make two directories of one.
+    if home.contains(':') { system.to_owned() } else { format!("{system}:{home}/.local/bin") }
+}
+
+/// A directory for the agent's temporary files, this account's and 0700. With one that others can
+/// prepare, the agent ends with status 0 and not one byte.
+///
+/// # Errors
+/// What mkdir(2) answers.
+pub fn private_tmp() -> io::Result<PathBuf> {
+    let me = geteuid().as_raw();
+    let usual = PathBuf::from(format!("/tmp/kai-agent-{me}"));
+    match DirBuilder::new().mode(0o700).create(&usual) {
+        Ok(()) => return Ok(usual),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let found = fs::symlink_metadata(&usual)?;
+    if found.is_dir() && found.uid() == me && found.mode() & 0o077 == 0 {
+        return Ok(usual);
+    }
+    Ok(nix::unistd::mkdtemp("/tmp/kai-agent-XXXXXX")?)
+}
+
+/// The user's CLAUDE.md, which the agent does not read itself with its settings off.
+#[must_use]
+pub fn instructions(home: &Path) -> Option<String> {
+    // O_NONBLOCK: opening a FIFO would wait for somebody to write.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(home.join("CLAUDE.md"))
+        .ok()?;
+    let found = file.metadata().ok()?;
+    if !found.is_file() || found.len() > INSTRUCTIONS {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(INSTRUCTIONS).read_to_string(&mut text).ok()?;
+    (!text.trim().is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kai_proto::worker_broker::Clocks;
+
+    use super::*;
+
+    fn assignment() -> Assignment {
+        let hour = Duration::from_secs(3600);
+        Assignment {
+            account: "alice".to_owned().try_into().unwrap(),
+            home: "/home/alice".into(),
+            shell: "/bin/bash".into(),
+            state: "/s".into(),
+            agent: vec!["/opt/agent".into(), "--leading".into()],
+            base_url: Some("http://127.0.0.1:1".into()),
+            has_key: true,
+            model: None,
+            budget_micro_usd: None,
+            clocks: Clocks { silence: hour, turn: hour, tool: hour },
+            connect_ports: None,
+            read_paths: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_environment_holds_what_is_listed_and_nothing_of_the_workers() {
+        let start = Start { session: None, model: None, budget_micro_usd: None };
+
+        let command = command(&assignment(), Some("sk"), &start, Path::new("/tmp/x"));
+
+        let mut names: Vec<_> =
+            command.get_envs().map(|(name, _)| name.to_str().unwrap().to_owned()).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "ANTHROPIC_API_KEY",
+                "ANTHROPIC_BASE_URL",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+                "DISABLE_AUTOUPDATER",
+                "HOME",
+                "LANG",
+                "LOGNAME",
+                "PATH",
+                "SHELL",
+                "TERM",
+                "TMPDIR",
+                "USER",
+            ]
+        );
+        assert!(command.get_args().all(|word| word != "sk"));
+    }
+
+    #[test]
+    fn a_session_a_model_and_a_budget_become_one_word_each() {
+        let start = Start {
+            session: Some("2c797a4c-d557-4c2e-a63c-9f6b29bafb1b".parse().unwrap()),
+            model: Some("opus".to_owned().try_into().unwrap()),
+            budget_micro_usd: Some(1_500_000),
+        };
+
+        let command = command(&assignment(), None, &start, Path::new("/tmp/x"));
+
+        let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!(words[0], "--leading");
+        for word in [
+            "--resume=2c797a4c-d557-4c2e-a63c-9f6b29bafb1b",
+            "--model=opus",
+            "--max-budget-usd=1.500000",
+            "--setting-sources=",
+            "--strict-mcp-config",
+        ] {
+            assert!(words.contains(&word), "{word}");
+        }
+    }
+
+    #[test]
+    fn instructions_that_are_too_long_or_no_file_are_left_out() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("CLAUDE.md");
+        assert_eq!(instructions(home.path()), None);
+        fs::write(&file, "be brief").unwrap();
+        assert_eq!(instructions(home.path()).as_deref(), Some("be brief"));
+        fs::write(&file, vec![b'x'; INSTRUCTIONS as usize + 1]).unwrap();
+        assert_eq!(instructions(home.path()), None);
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(instructions(home.path()), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! What the worker does to itself, in the order of SECURITY.md, "The launch", before it has a second
+//! thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread that
+//! exists already would stay outside.
+//!
+//! | | step |
+//! |---|---|
+//! | 14 | first process of its namespace, and one thread |
+//! | 15 | not dumpable |
+//! | 16 | not root, no capability, no_new_privs |
+//! | 17 | Landlock |
+//! | 18 | seccomp |
+
+pub mod paths;
+pub mod ruleset;
+pub mod seccomp;
+pub mod syscalls;
+
+use std::io;
+
+use caps::CapSet;
+use kai_proto::worker_broker::Assignment;
+use nix::{
+    sys::prctl,
+    unistd::{getpid, getresgid, getresuid},
+};
+
+/// Why the worker does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Unconfined {
+    /// Ending "every process" would reach beyond the worker's own.
+    #[error("process {0} is not the first of its PID namespace; kai-brokerd starts workers so")]
+    NotFirst(i32),
+    /// More than one thread, or /proc is not there to tell.
+    #[error("{0} threads where there must be one")]
+    Threads(usize),
+    /// `PR_SET_DUMPABLE` failed.
+    #[error("cannot be made undumpable: {0}")]
+    Dumpable(io::Error),
+    /// One of the ids is root's.
+    #[error("runs as root; a worker runs as its user's account alone")]
+    Root,
+    /// A capability is left.
+    #[error("holds capabilities: {0}")]
+    Capabilities(String),
+    /// no_new_privs could not be set.
+    #[error("cannot give up new privileges: {0}")]
+    NoNewPrivileges(io::Error),
+    /// A Landlock rule could not be made.
+    #[error(transparent)]
+    Landlock(#[from] ruleset::RulesetFailed),
+    /// The filters could not be installed.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::FilterFailed),
+}
+
+/// What was reached; the broker shows it as the worker's own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Confined {
+    /// The ABI of Landlock that is enforced, 0 for none.
+    pub landlock_abi: u8,
+    /// True if the kernel enforces all that was asked of Landlock.
+    pub landlock_whole: bool,
+    /// True if the filters are installed.
+    pub seccomp: bool,
+}
+
+/// Proof that this process is the first of its PID namespace. Only its holder may end "every process".
+#[derive(Debug, Clone, Copy)]
+pub struct FirstProcess(());
+
+impl FirstProcess {
+    /// Step 14.
+    ///
+    /// # Errors
+    /// [`Unconfined::NotFirst`].
+    pub fn prove() -> Result<Self, Unconfined> {
+        match getpid().as_raw() {
+            1 => Ok(Self(())),
+            other => Err(Unconfined::NotFirst(other)),
+        }
+    }
+}
+
+/// Steps 14 to 18, for good.
+///
+/// # Errors
+/// The step that failed; the worker must then end.
+pub fn irrevocably_confine(assignment: &Assignment) -> Result<(FirstProcess, Confined), Unconfined> {
+    let first = FirstProcess::prove()?;
+    one_thread()?;
+    prctl::set_dumpable(false).map_err(|error| Unconfined::Dumpable(error.into()))?;
+    powerless()?;
+    let landlock = ruleset::restrict(&paths::rules(assignment)?, assignment.connect_ports.as_deref())?;
+    seccomp::install()?;
+    one_thread()?;
+    let confined = Confined {
+        landlock_abi: landlock.abi,
+        landlock_whole: landlock.whole,
+        seccomp: true,
+    };
+    Ok((first, confined))
+}
+
+fn one_thread() -> Result<(), Unconfined> {
+    match std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) {
+        1 => Ok(()),
+        count => Err(Unconfined::Threads(count)),
+    }
+}
+
+/// Step 16. The broker has done all of it; this is the worker's own look.
+fn powerless() -> Result<(), Unconfined> {
+    let (Ok(uids), Ok(gids)) = (getresuid(), getresgid()) else {
+        return Err(Unconfined::Root);
+    };
+    let any_root = [uids.real, uids.effective, uids.saved].iter().any(|id| id.is_root())
+        || [gids.real, gids.effective, gids.saved].iter().any(|id| id.as_raw() == 0);
+    if any_root {
+        return Err(Unconfined::Root);
+    }
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+        match caps::read(None, set) {
+            Ok(held) if held.is_empty() => {}
+            Ok(held) => return Err(Unconfined::Capabilities(format!("{set:?} {held:?}"))),
+            Err(error) => return Err(Unconfined::Capabilities(error.to_string())),
+        }
+    }
+    let step = |error: nix::Error| Unconfined::NoNewPrivileges(error.into());
+    prctl::set_no_new_privs().map_err(step)?;
+    match prctl::get_no_new_privs().map_err(step)? {
+        true => Ok(()),
+        false => Err(Unconfined::NoNewPrivileges(io::Error::from(io::ErrorKind::Unsupported))),
+    }
+}

@@ -1,0 +1,302 @@
+//! Which paths a worker and its agent reach, as data: one entry a path, with its reason.
+//!
+//! Landlock cannot subtract, so /etc is granted child by child, without what is secret. The modes of
+//! the file system still hold: nothing here grants what the account may not do.
+
+use std::{
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use kai_proto::worker_broker::Assignment;
+
+use super::ruleset::RulesetFailed;
+
+/// What may be done below a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// Read files and list directories.
+    Read,
+    /// And execute.
+    Execute,
+    /// Everything: make, change, remove, execute.
+    Own,
+    /// Read and write what is there, without making or removing anything.
+    Use,
+    /// The same of devices, with their ioctl(2).
+    Device,
+}
+
+/// One path with its grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Where.
+    pub path: PathBuf,
+    /// What.
+    pub grant: Grant,
+    /// True if the worker cannot do without it; the others are left out where they are missing.
+    pub needed: bool,
+}
+
+/// What every worker has, where it exists: path, grant, reason.
+const SYSTEM: &[(&str, Grant, &str)] = &[
+    ("/usr", Grant::Execute, "programs, libraries, their data"),
+    ("/bin", Grant::Execute, "a directory of its own where /usr is not merged"),
+    ("/sbin", Grant::Execute, "likewise"),
+    ("/lib", Grant::Execute, "likewise; the loader"),
+    ("/lib32", Grant::Execute, "likewise"),
+    ("/lib64", Grant::Execute, "likewise"),
+    ("/opt", Grant::Execute, "programs that no package manager installed"),
+    ("/var/lib/dpkg", Grant::Read, "dpkg -l, apt-cache policy"),
+    ("/var/lib/apt/lists", Grant::Read, "apt-cache search"),
+    ("/var/cache/man", Grant::Read, "man"),
+    ("/var/cache/fontconfig", Grant::Read, "whatever draws text"),
+    ("/proc", Grant::Use, "the agent aborts without it; shells and runtimes write below /proc/self"),
+    ("/sys/devices/system/cpu", Grant::Read, "runtimes count processors"),
+    ("/sys/devices/system/node", Grant::Read, "runtimes look for memory nodes"),
+    ("/sys/kernel/mm/transparent_hugepage", Grant::Read, "allocators ask for it"),
+    ("/sys/fs/cgroup", Grant::Read, "runtimes look for their memory limit"),
+    ("/dev/null", Grant::Device, "every shell"),
+    ("/dev/zero", Grant::Device, "dd and tests"),
+    ("/dev/full", Grant::Device, "tests"),
+    ("/dev/random", Grant::Device, "cryptography"),
+    ("/dev/urandom", Grant::Device, "the agent crashes without it"),
+    ("/dev/tty", Grant::Device, "ssh, sudo and git ask for words there"),
+    ("/dev/ptmx", Grant::Device, "new terminals: script, tmux, node-pty"),
+    ("/dev/pts", Grant::Device, "those terminals"),
+    ("/dev/shm", Grant::Own, "shared memory; the worker's own"),
+    ("/tmp", Grant::Own, "the worker's own"),
+    ("/var/tmp", Grant::Own, "the worker's own"),
+];
+
+/// Children of /etc that stay closed, with the reason. A name that ends in `*` stands for all that
+/// begin so.
+const SECRET: &[(&str, &str)] = &[
+    ("kai", "kai's configuration and credentials"),
+    ("shadow*", "password hashes, and their backups"),
+    ("gshadow*", "group password hashes, and their backups"),
+    ("sudoers*", "who may become whom"),
+    ("doas.conf", "likewise"),
+    ("security", "opasswd holds old password hashes"),
+    ("krb5.keytab", "the host's Kerberos key"),
+    ("ipsec.*", "keys"),
+    ("swanctl", "keys"),
+    ("wireguard", "keys"),
+    ("openvpn", "keys"),
+    ("NetworkManager", "passwords of networks"),
+    ("netplan", "likewise"),
+    ("wpa_supplicant", "likewise"),
+    ("ppp", "passwords of providers"),
+    ("letsencrypt", "keys of the host's sites"),
+    ("credstore*", "systemd's credentials"),
+    ("cryptsetup-keys.d", "keys of disks"),
+    ("crypttab", "where those keys are"),
+    ("docker", "registry logins and keys"),
+    ("rancher", "cluster keys"),
+    ("kubernetes", "cluster keys"),
+    ("restic", "keys of backups"),
+    ("borgmatic", "likewise"),
+    ("mysql", "debian.cnf holds a password"),
+    ("postfix", "sasl_passwd"),
+    ("exim4", "passwd.client"),
+    ("fail2ban", "what the host watches for"),
+    ("audit", "likewise"),
+    ("polkit-1", "likewise"),
+    ("cron*", "what others run"),
+    ("at.*", "likewise"),
+    ("backup*", "what others keep"),
+];
+
+/// Directories of /etc of which only some children are read: path, and those of them that are secret
+/// by being left out.
+const PARTLY: &[(&str, &[&str], &str)] = &[
+    ("ssl", &["private"], "keys of the host's sites; the certificates are for everybody"),
+    ("pki", &["private", "tls"], "likewise, as other distributions place them"),
+    ("apt", &["auth.conf", "auth.conf.d"], "logins of package archives"),
+    (
+        "ssh",
+        &["ssh_host_*", "sshd_config", "sshd_config.d", "moduli"],
+        "host keys; the client's configuration is for everybody",
+    ),
+];
+
+/// All rules of a worker.
+///
+/// # Errors
+/// Only for what is needed and missing; the ruleset tells when it opens the paths.
+pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
+    let mut rules: Vec<Rule> = Vec::with_capacity(256);
+    let mut add = |path: PathBuf, grant, needed| rules.push(Rule { path, grant, needed });
+    for (path, grant, _) in SYSTEM {
+        add(path.into(), *grant, false);
+    }
+    for path in open_children(Path::new("/etc"))? {
+        add(path, Grant::Read, false);
+    }
+    for path in &assignment.read_paths {
+        add(path.into(), Grant::Execute, false);
+    }
+    for path in agent_directories(&assignment.agent) {
+        add(path, Grant::Execute, false);
+    }
+    if let Some(path) = name_service() {
+        add(path, Grant::Read, false);
+    }
+    add(assignment.home.clone().into(), Grant::Own, true);
+    add(assignment.state.clone().into(), Grant::Own, true);
+    Ok(rules)
+}
+
+/// What of /etc may be read.
+fn open_children(etc: &Path) -> Result<Vec<PathBuf>, RulesetFailed> {
+    let mut open = Vec::with_capacity(192);
+    for name in names(etc)? {
+        if SECRET.iter().any(|(pattern, _)| matches(pattern, &name)) {
+            continue;
+        }
+        let path = etc.join(&name);
+        match PARTLY.iter().find(|(partly, _, _)| name.as_os_str() == *partly) {
+            None => open.push(path),
+            Some((_, secret, _)) => {
+                for child in names(&path)? {
+                    if !secret.iter().any(|pattern| matches(pattern, &child)) {
+                        open.push(path.join(child));
+                    }
+                }
+            }
+        }
+    }
+    Ok(open)
+}
+
+fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>, RulesetFailed> {
+    let failed = |error| RulesetFailed::Path { path: directory.to_owned(), error };
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name()).map_err(failed))
+            .collect(),
+        // What the account cannot list, a rule would not open either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn matches(pattern: &str, name: &std::ffi::OsStr) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
+        None => name == pattern,
+    }
+}
+
+/// The directories of the agent's program and of the files among its leading arguments, also where
+/// symbolic links lead: an agent executes itself again under another name.
+fn agent_directories(command: &[String]) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    for word in command.iter().filter(|word| word.starts_with('/')) {
+        let given = PathBuf::from(word);
+        let real = fs::canonicalize(&given).ok();
+        for path in [Some(given), real].into_iter().flatten() {
+            // A program right below / would open everything.
+            if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("/")) {
+                directories.push(parent.to_owned());
+            }
+        }
+    }
+    directories.sort();
+    directories.dedup();
+    directories
+}
+
+/// Where /etc/resolv.conf leads, which is below /run with systemd-resolved.
+fn name_service() -> Option<PathBuf> {
+    let real = fs::canonicalize("/etc/resolv.conf").ok()?;
+    real.starts_with("/run").then_some(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn etc(files: &[&str]) -> (tempfile::TempDir, Vec<String>) {
+        let etc = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = etc.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let mut open: Vec<String> = open_children(etc.path())
+            .unwrap()
+            .iter()
+            .map(|path| path.strip_prefix(etc.path()).unwrap().to_str().unwrap().to_owned())
+            .collect();
+        open.sort();
+        (etc, open)
+    }
+
+    #[test]
+    fn secrets_of_etc_are_left_out_and_the_rest_is_not() {
+        let (_etc, open) = etc(&[
+            "kai/kai.yaml",
+            "shadow",
+            "shadow-",
+            "gshadow-",
+            "sudoers",
+            "sudoers.d/x",
+            "ssl/private/key",
+            "ssl/certs/ca",
+            "ssl/openssl.cnf",
+            "ssh/ssh_config",
+            "ssh/ssh_config.d/x",
+            "ssh/ssh_host_ed25519_key",
+            "ssh/sshd_config",
+            "passwd",
+            "apt/auth.conf.d/x",
+            "apt/sources.list",
+        ]);
+
+        assert_eq!(
+            open,
+            [
+                "apt/sources.list",
+                "passwd",
+                "ssh/ssh_config",
+                "ssh/ssh_config.d",
+                "ssl/certs",
+                "ssl/openssl.cnf",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_agents_directory_is_open_also_behind_a_link_and_never_the_root() {
+        let place = tempfile::tempdir().unwrap();
+        let real = place.path().join("versions/1");
+        fs::create_dir_all(&real).unwrap();
+        fs::write(real.join("agent"), "").unwrap();
+        let link = place.path().join("current");
+        std::os::unix::fs::symlink(real.join("agent"), &link).unwrap();
+
+        let command = [link.to_str().unwrap().to_owned(), "--flag".into(), "/vmlinuz".into()];
+        let directories = agent_directories(&command);
+
+        assert!(directories.contains(&place.path().to_owned()));
+        assert!(directories.contains(&fs::canonicalize(&real).unwrap()));
+        assert!(!directories.contains(&PathBuf::from("/")));
+    }
+
+    #[test]
+    fn every_entry_has_a_reason() {
+        assert!(SYSTEM.iter().all(|(_, _, reason)| !reason.is_empty()));
+        assert!(SECRET.iter().all(|(_, reason)| !reason.is_empty()));
+    }
+}

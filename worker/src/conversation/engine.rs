@@ -1,0 +1,538 @@
+//! Which prompt runs, which wait, and what becomes of the agent. The only I/O is the journal's.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use kai_proto::{
+    codec::shorten,
+    conversation::{
+        Description, Failure, Finished, FromWorker, Outcome, Prompt, ToWorker, TurnEvent,
+    },
+    ids::{ModelName, PromptId, SessionId, UnixSeconds},
+    limits,
+    worker_broker::{Assignment, Clocks},
+};
+
+use super::{
+    effects::Effects,
+    outcome,
+    turn::{Due, TooMuch, Turn},
+};
+use crate::{
+    agent::{
+        command::Start,
+        protocol::{self, Line, Request, TurnResult},
+        questions,
+        requests::{self, Control},
+    },
+    durable::{Answer, Journal},
+};
+
+/// Prompts that wait behind the running one.
+const QUEUE: usize = 64;
+
+/// Longest version of an agent, in bytes, as its description is defined.
+const VERSION: usize = 64;
+
+/// What the gateway said cannot be: its connection is to be ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotPermitted;
+
+/// Where the agent is.
+#[derive(Debug)]
+enum Agent {
+    Absent,
+    Present {
+        /// What it was last told to use.
+        model: Option<ModelName>,
+        /// What it has cost so far, in millionths of a US dollar.
+        cost: u64,
+    },
+    /// It, or what it started, is being ended.
+    Leaving,
+}
+
+/// The state of one user's conversation.
+#[derive(Debug)]
+pub struct Engine {
+    journal: Journal,
+    clocks: Clocks,
+    model: Option<ModelName>,
+    budget: Option<u64>,
+    started: UnixSeconds,
+    agent: Agent,
+    session: Option<SessionId>,
+    running: Option<Turn>,
+    queue: VecDeque<Prompt>,
+    /// A new session is wanted as soon as nothing runs.
+    anew: bool,
+    /// Answers that the disk did not take: told again as long as the worker lives.
+    unkept: VecDeque<(PromptId, Finished)>,
+    version: String,
+    model_in_use: String,
+    turns: u32,
+    turns_of_session: u32,
+    cost_of_session: u64,
+    /// Control requests to the agent so far; its host sent number 0 at the start.
+    requests: u32,
+}
+
+impl Engine {
+    /// A conversation that goes on where `journal` says.
+    #[must_use]
+    pub fn new(assignment: &Assignment, journal: Journal, started: UnixSeconds) -> Self {
+        Self {
+            session: journal.session(),
+            journal,
+            clocks: assignment.clocks,
+            model: assignment.model.clone(),
+            budget: assignment.budget_micro_usd,
+            started,
+            agent: Agent::Absent,
+            running: None,
+            queue: VecDeque::new(),
+            anew: false,
+            unkept: VecDeque::new(),
+            version: String::new(),
+            model_in_use: String::new(),
+            turns: 0,
+            turns_of_session: 0,
+            cost_of_session: 0,
+            requests: 0,
+        }
+    }
+
+    /// True while a turn runs.
+    #[must_use]
+    pub fn in_turn(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The session, if one has begun.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// Turns since the worker began.
+    #[must_use]
+    pub fn turns(&self) -> u32 {
+        self.turns
+    }
+
+    /// What the gateway says.
+    ///
+    /// # Errors
+    /// [`NotPermitted`].
+    pub fn gateway(
+        &mut self,
+        message: ToWorker,
+        now: Instant,
+        out: &mut Effects,
+    ) -> Result<(), NotPermitted> {
+        match message {
+            ToWorker::Prompt(prompt) if prompt.text.len() > limits::PROMPT => {
+                return Err(NotPermitted);
+            }
+            ToWorker::Prompt(prompt) => self.prompt(prompt, now, out),
+            ToWorker::Interrupt => self.interrupt(now, out),
+            ToWorker::NewSession => {
+                self.anew = true;
+                self.interrupt(now, out);
+                self.next(now, out);
+            }
+            ToWorker::Acknowledge(prompt) => {
+                self.unkept.retain(|(known, _)| *known != prompt);
+                self.journal.acknowledge(prompt);
+            }
+            ToWorker::Describe => self.describe(out),
+        }
+        Ok(())
+    }
+
+    fn prompt(&mut self, prompt: Prompt, now: Instant, out: &mut Effects) {
+        let id = prompt.id;
+        if let Some(turn) = self.running.as_mut().filter(|turn| turn.prompt == id) {
+            turn.send_again(out);
+            return;
+        }
+        out.event(id, TurnEvent::Accepted);
+        if self.queue.iter().any(|queued| queued.id == id) {
+        } else if self.journal.is_finished(id) {
+            self.answer_again(id, out);
+        } else if let Some((_, finished)) = self.unkept.iter().find(|(known, _)| *known == id) {
+            out.event(id, TurnEvent::Finished(finished.clone()));
+        } else if self.journal.is_acknowledged(id) {
+            out.event(id, TurnEvent::Finished(without_cost(Outcome::Done)));
+        } else if self.queue.len() >= QUEUE {
+            self.finish_unrun(id, Outcome::Failed(Failure::QueueFull), out);
+        } else {
+            self.queue.push_back(prompt);
+            self.next(now, out);
+        }
+    }
+
+    fn answer_again(&self, id: PromptId, out: &mut Effects) {
+        // It ran, so it does not run again, even if somebody has spoilt its answer.
+        let lost = || Answer {
+            finished: without_cost(Outcome::Failed(Failure::Disk)),
+            text: String::new(),
+        };
+        let answer = self.journal.answer(id).unwrap_or_else(lost);
+        out.text(id, &answer.text);
+        out.event(id, TurnEvent::Finished(answer.finished));
+    }
+
+    fn interrupt(&mut self, now: Instant, out: &mut Effects) {
+        for prompt in std::mem::take(&mut self.queue) {
+            self.finish_unrun(prompt.id, Outcome::Interrupted, out);
+        }
+        self.stop(Outcome::Interrupted, now, out);
+    }
+
+    /// Asks the agent to end the turn.
+    fn stop(&mut self, why: Outcome, now: Instant, out: &mut Effects) {
+        if self.running.as_mut().is_some_and(|turn| turn.stop(why, now)) {
+            self.control(Control::Interrupt, out);
+        }
+    }
+
+    fn control(&mut self, request: Control<'_>, out: &mut Effects) {
+        self.requests = self.requests.wrapping_add(1);
+        requests::control(&mut out.lines, self.requests, request);
+    }
+
+    /// Lets the next prompt run if nothing is in its way.
+    fn next(&mut self, now: Instant, out: &mut Effects) {
+        loop {
+            if self.running.is_some() || matches!(self.agent, Agent::Leaving) {
+                return;
+            }
+            if self.anew {
+                if matches!(self.agent, Agent::Present { .. }) {
+                    self.end_agent(out);
+                    return;
+                }
+                self.anew = false;
+                self.forget_session();
+                self.describe(out);
+            }
+            let Some(prompt) = self.queue.pop_front() else { return };
+            self.begin(&prompt, now, out);
+        }
+    }
+
+    fn begin(&mut self, prompt: &Prompt, now: Instant, out: &mut Effects) {
+        let left = self.budget.map(|budget| budget.saturating_sub(self.cost_of_session));
+        if left == Some(0) {
+            return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Budget), out);
+        }
+        if let Err(error) = self.journal.begin(prompt.id) {
+            tracing::warn!(%error, "a prompt cannot be recorded");
+            return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Disk), out);
+        }
+        out.event(prompt.id, TurnEvent::Started);
+        self.running = Some(Turn::new(prompt.id, now));
+        let wanted = prompt.model.as_ref().or(self.model.as_ref()).cloned();
+        match &mut self.agent {
+            Agent::Present { model, .. } if *model == wanted => {}
+            Agent::Present { model, .. } => {
+                *model = wanted.clone();
+                let name = wanted.as_ref().map_or("default", ModelName::as_str);
+                self.control(Control::SetModel { model: name }, out);
+            }
+            Agent::Absent | Agent::Leaving => {
+                self.agent = Agent::Present { model: wanted.clone(), cost: 0 };
+                out.start_agent =
+                    Some(Start { session: self.session, model: wanted, budget_micro_usd: left });
+            }
+        }
+        requests::user(&mut out.lines, &prompt.text);
+    }
+
+    /// The agent could not be started.
+    pub fn not_started(&mut self, missing: bool, now: Instant, out: &mut Effects) {
+        self.agent = Agent::Absent;
+        // What keeps an existing program from starting is the host: memory, processes, files. It is
+        // told with the status that sysexits(3) has for that, EX_OSERR.
+        let failure =
+            if missing { Failure::AgentMissing } else { Failure::AgentEnded { status: 71 } };
+        self.finish(Outcome::Failed(failure), now, out);
+        self.next(now, out);
+    }
+
+    /// One line of the agent.
+    pub fn line(&mut self, line: &[u8], now: Instant, out: &mut Effects) {
+        if line.is_empty() || !matches!(self.agent, Agent::Present { .. }) {
+            return;
+        }
+        let Ok(line) = protocol::read(line) else {
+            return self.give_up(Failure::Garbage, now, out);
+        };
+        let within = match line {
+            Line::Begins(begins) => {
+                self.heard(None, now);
+                self.session = begins.session().or(self.session);
+                self.version = shorten(begins.version().to_owned(), VERSION);
+                self.model_in_use = shorten(begins.model, limits::MODEL);
+                Ok(())
+            }
+            Line::Retrying { attempt } => {
+                self.heard(None, now);
+                if let Some(turn) = &mut self.running {
+                    turn.flush(out);
+                    out.event(turn.prompt, TurnEvent::Retrying { attempt });
+                }
+                Ok(())
+            }
+            Line::Stream { parent, event } => {
+                self.heard(parent.as_deref(), now);
+                match &mut self.running {
+                    Some(turn) if parent.is_none() => turn.event(event, now, out),
+                    _ => Ok(()),
+                }
+            }
+            Line::Message { parent, message, error } => {
+                self.heard(parent.as_deref(), now);
+                self.keep_session();
+                match &mut self.running {
+                    Some(turn) if parent.is_none() => {
+                        turn.failure = error.or(turn.failure.take());
+                        turn.message(&message, now, out)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Line::Results { parent, tools } => {
+                self.heard(parent.as_deref(), now);
+                if let Some(turn) = &mut self.running {
+                    turn.tools_done(&tools);
+                }
+                Ok(())
+            }
+            Line::Request { id, request } => {
+                self.heard(None, now);
+                self.answer(&id, &request, out)
+            }
+            Line::Result(result) => {
+                self.result(&result, now, out);
+                Ok(())
+            }
+            Line::Other => {
+                self.heard(None, now);
+                Ok(())
+            }
+        };
+        if within == Err(TooMuch) {
+            self.give_up(Failure::TooMuchOutput, now, out);
+        }
+    }
+
+    fn heard(&mut self, parent: Option<&str>, now: Instant) {
+        if let Some(turn) = &mut self.running {
+            turn.heard(parent, now);
+        }
+    }
+
+    /// Keeps the session once the agent has written something in it: one without a message cannot be
+    /// resumed.
+    fn keep_session(&mut self) {
+        if self.session.is_some() {
+            self.journal.set_session(self.session);
+        }
+    }
+
+    /// The host's answer. Every tool may run: the walls are the kernel's.
+    fn answer(
+        &mut self,
+        id: &str,
+        request: &Request<'_>,
+        out: &mut Effects,
+    ) -> Result<(), TooMuch> {
+        match request {
+            Request::CanUseTool { name, input } => match questions::asked(name, input.get()) {
+                Some(question) => {
+                    requests::deny(&mut out.lines, id, questions::LATER);
+                    self.running.as_mut().map_or(Ok(()), |turn| turn.block(&question))
+                }
+                None => {
+                    requests::allow(&mut out.lines, id, input);
+                    Ok(())
+                }
+            },
+            Request::Other { subtype } => {
+                tracing::debug!(subtype = shorten(subtype.clone(), 64), "an unknown request");
+                requests::fail(&mut out.lines, id, "this host does not know the request");
+                Ok(())
+            }
+        }
+    }
+
+    fn result(&mut self, result: &TurnResult, now: Instant, out: &mut Effects) {
+        if let Agent::Present { cost, .. } = &mut self.agent {
+            let total = result.total_micro_usd();
+            let share = total.saturating_sub(*cost);
+            *cost = (*cost).max(total);
+            self.cost_of_session = self.cost_of_session.saturating_add(share);
+            let Some(turn) = &mut self.running else { return };
+            let outcome = outcome::of_result(result, turn.failure.as_deref(), turn.stopping());
+            if outcome == Outcome::Done && turn.text.is_empty() {
+                // Commands of the agent answer with a result alone.
+                let said = result.result.as_ref().map_or("", |text| text.0.as_str());
+                if turn.block(said) == Err(TooMuch) {
+                    return self.give_up(Failure::TooMuchOutput, now, out);
+                }
+            }
+            let stale =
+                matches!(outcome, Outcome::Failed(Failure::SessionGone | Failure::NotLoggedIn));
+            self.finish_with_cost(outcome, share, now, out);
+            if stale {
+                // Without its session it ends by itself, and a login is read at the start alone.
+                self.end_agent(out);
+            }
+        }
+        self.next(now, out);
+    }
+
+    /// The agent wrote a line that is longer than a worker takes.
+    pub fn line_too_long(&mut self, now: Instant, out: &mut Effects) {
+        self.give_up(Failure::TooMuchOutput, now, out);
+    }
+
+    /// Ends the turn, and the agent, whose stream is of no more use.
+    fn give_up(&mut self, failure: Failure, now: Instant, out: &mut Effects) {
+        let why = self.running.as_ref().and_then(Turn::stopping).cloned();
+        self.finish(why.unwrap_or(Outcome::Failed(failure)), now, out);
+        self.end_agent(out);
+    }
+
+    /// The agent has ended by itself, with this status and these last words.
+    pub fn agent_ended(
+        &mut self,
+        status: i32,
+        complaints: &[u8],
+        now: Instant,
+        out: &mut Effects,
+    ) {
+        if !matches!(self.agent, Agent::Present { .. }) {
+            return;
+        }
+        let stopping = self.running.as_ref().and_then(Turn::stopping);
+        self.finish(outcome::of_end(status, complaints, stopping), now, out);
+        // What it started may be left.
+        self.end_agent(out);
+    }
+
+    fn end_agent(&mut self, out: &mut Effects) {
+        self.agent = Agent::Leaving;
+        out.end_agent = true;
+        out.start_agent = None;
+        out.lines.clear();
+    }
+
+    /// The agent and all that it started have ended.
+    pub fn tree_ended(&mut self, now: Instant, out: &mut Effects) {
+        self.agent = Agent::Absent;
+        self.next(now, out);
+    }
+
+    /// Sends what the agent wrote since the last time: once for all that was read together.
+    pub fn flush(&mut self, out: &mut Effects) {
+        if let Some(turn) = &mut self.running {
+            turn.flush(out);
+        }
+    }
+
+    /// When [`tick`](Self::tick) is due.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.running.as_ref().map(|turn| turn.due(&self.clocks).0)
+    }
+
+    /// Looks at the clocks.
+    pub fn tick(&mut self, now: Instant, out: &mut Effects) {
+        let Some((at, due)) = self.running.as_ref().map(|turn| turn.due(&self.clocks)) else {
+            return;
+        };
+        if now < at {
+            return;
+        }
+        match due {
+            Due::Stop(failure) => self.stop(Outcome::Failed(failure), now, out),
+            Due::EndAgent => self.give_up(Failure::Silent, now, out),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome, now: Instant, out: &mut Effects) {
+        self.finish_with_cost(outcome, 0, now, out);
+    }
+
+    fn finish_with_cost(
+        &mut self,
+        outcome: Outcome,
+        cost_micro_usd: u64,
+        now: Instant,
+        out: &mut Effects,
+    ) {
+        let Some(mut turn) = self.running.take() else { return };
+        turn.flush(out);
+        self.turns = self.turns.saturating_add(1);
+        self.turns_of_session = self.turns_of_session.saturating_add(1);
+        if outcome == Outcome::Failed(Failure::SessionGone) {
+            self.forget_session();
+        }
+        let duration_ms = millis(turn.duration(now));
+        let finished = Finished { outcome, cost_micro_usd, duration_ms };
+        self.keep(turn.prompt, Answer { finished, text: turn.text }, out);
+    }
+
+    /// Finishes a prompt that the agent was not given.
+    fn finish_unrun(&mut self, prompt: PromptId, outcome: Outcome, out: &mut Effects) {
+        let answer = Answer { finished: without_cost(outcome), text: String::new() };
+        self.keep(prompt, answer, out);
+    }
+
+    /// Keeps an answer, and only then says that it is finished.
+    fn keep(&mut self, prompt: PromptId, mut answer: Answer, out: &mut Effects) {
+        if let Err(error) = self.journal.finish(prompt, &answer) {
+            tracing::warn!(%error, "an answer cannot be kept");
+            answer.finished.outcome = Outcome::Failed(Failure::Disk);
+            if self.unkept.len() >= limits::UNACKNOWLEDGED {
+                self.unkept.pop_front();
+            }
+            self.unkept.push_back((prompt, answer.finished.clone()));
+        }
+        out.event(prompt, TurnEvent::Finished(answer.finished));
+    }
+
+    fn forget_session(&mut self) {
+        self.session = None;
+        self.journal.set_session(None);
+        self.turns_of_session = 0;
+        self.cost_of_session = 0;
+    }
+
+    fn describe(&self, out: &mut Effects) {
+        out.send(&FromWorker::Description(Description {
+            started: self.started,
+            session: self.session,
+            agent_version: self.version.clone(),
+            model: self.model_in_use.clone(),
+            turns: self.turns_of_session,
+            cost_micro_usd: self.cost_of_session,
+            budget_micro_usd: self.budget,
+            running: self.running.as_ref().map(|turn| turn.prompt),
+            queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
+        }));
+    }
+}
+
+fn without_cost(outcome: Outcome) -> Finished {
+    Finished { outcome, cost_micro_usd: 0, duration_ms: 0 }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

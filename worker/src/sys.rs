@@ -1,0 +1,94 @@
+//! The system calls that no safe library offers. The only unsafe code of the worker.
+
+use std::{
+    io::{self, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nix::{
+    cmsg_space,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    unistd::Pid,
+};
+
+use crate::agent::tree::Reaped;
+
+/// Takes ownership of the descriptors that the broker left open across the exec, and has them closed
+/// at the next one, so that the agent inherits none. None for each that is not open.
+///
+/// # Errors
+/// On a second call: they have their owner then.
+pub fn inherited<const N: usize>(numbers: [RawFd; N]) -> io::Result<[Option<OwnedFd>; N]> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+    }
+    Ok(numbers.map(|number| {
+        // SAFETY: F_GETFD touches nothing, and answers EBADF for a number that is not open.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+            return None;
+        }
+        // SAFETY: the number is open, and nothing else in this process owns it: it was inherited,
+        // this is called before anything opens a descriptor, and only once.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+        Some(descriptor)
+    }))
+}
+
+/// One datagram with at most one descriptor, without waiting: its length and the descriptor.
+///
+/// A length of 0 means that the other side is gone.
+///
+/// # Errors
+/// What recvmsg(2) answers; `WouldBlock` if nothing is there.
+pub fn receive_with_descriptor(
+    socket: &impl AsFd,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let raw = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(raw, &mut slices, Some(&mut space), flags)?;
+    let mut received = Vec::new();
+    // Alignment makes room for a second descriptor beside the one that is meant; whatever came is
+    // owned here, and what is not handed out is closed.
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            for number in numbers {
+                // SAFETY: the kernel has just made this number for us, and nobody else owns it.
+                received.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    let length = message.bytes;
+    let only = if received.len() == 1 { received.pop() } else { None };
+    Ok((length, only))
+}
+
+/// Looks once, without waiting, for an ended child among `which`, as waitpid(2) takes it.
+///
+/// nix's own waitpid knows no real-time signals, and forgets the child that one of them ended.
+#[must_use]
+pub fn reap(which: Pid) -> Reaped {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to a live local of the right type.
+        match unsafe { libc::waitpid(which.as_raw(), &raw mut status, libc::WNOHANG) } {
+            0 => return Reaped::Running,
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Reaped::NoneLeft,
+            pid => {
+                let status = if libc::WIFSIGNALED(status) {
+                    -libc::WTERMSIG(status)
+                } else {
+                    libc::WEXITSTATUS(status)
+                };
+                return Reaped::Ended { pid: Pid::from_raw(pid), status };
+            }
+        }
+    }
+}
