@@ -37,6 +37,9 @@ use crate::{launch::Launched, sys};
 /// From the fork to the first report; a worker that takes longer is stuck.
 const START_DEADLINE: Duration = Duration::from_secs(5);
 
+/// A worker that was idle for less may have begun a turn that it has not reported yet.
+const REPORT_DELAY: Duration = Duration::from_millis(200);
+
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -340,12 +343,13 @@ impl Workers {
         self.by_user.is_empty()
     }
 
-    /// The worker that has been idle for longest.
+    /// The worker that has been idle for longest, and long enough that it surely is.
     #[must_use]
     pub fn most_idle(&self, now: Instant) -> Option<TelegramId> {
         self.by_user
             .iter()
             .filter_map(|(user, worker)| Some((*user, worker.idle(now)?)))
+            .filter(|(_, idle)| *idle >= REPORT_DELAY)
             .max_by_key(|(_, idle)| *idle)
             .map(|(user, _)| user)
     }

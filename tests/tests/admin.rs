@@ -123,9 +123,11 @@ fn at_the_cap_the_idle_worker_makes_room_and_the_busy_one_does_not() {
     }
     let kai = Kai::start(|options| options.limits.push(("workers".into(), "1".into())));
     kai.ask(ALICE, "echo one", "one");
+    thread::sleep(Duration::from_secs(1));
     kai.ask(BOB, "echo two", "two");
     assert!(kai.ground.status().unwrap().worker("alice").is_none());
 
+    thread::sleep(Duration::from_secs(1));
     let slow = kai.say(BOB, "slow 6 alpha beta gamma omega");
     kai.answer(BOB, slow, |message| message.text().contains("alpha"));
     let asked = kai.say(ALICE, "echo three");

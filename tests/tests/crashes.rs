@@ -47,7 +47,7 @@ fn the_end_of_an_agent_in_mid_turn_is_told_within_two_seconds() {
     let killed = Instant::now();
     kai.ground.kill_agent("alice").unwrap();
     kai.answer(ALICE, asked, |message| {
-        message.text().contains("agent ended")
+        message.text().contains("ended by signal 9")
     });
 
     assert!(killed.elapsed() < TOLD, "{:?}", killed.elapsed());

@@ -1,4 +1,5 @@
-//! What the broker is told: the latest state, at most seven times a second.
+//! What the broker is told: the latest state, at once after a pause and otherwise at most seven times a
+//! second.
 
 use std::{
     os::fd::{AsFd, AsRawFd},
@@ -8,34 +9,38 @@ use std::{
 use kai_proto::worker_broker::{REPORTS_PER_SECOND, Report};
 use nix::sys::socket::{MsgFlags, send};
 
-/// Shortest time between two reports.
+/// Time between two reports in the long run.
 const PAUSE: Duration = Duration::from_millis(150);
+/// Reports that may follow each other at once: a turn that begins is told before the broker could
+/// take the worker for an idle one.
+const BURST: u32 = 3;
 
 // The broker ends a worker that sends more than it allows.
-const _: () = assert!(1000 / PAUSE.as_millis() < REPORTS_PER_SECOND as u128);
+const _: () = assert!(BURST as u128 + 1000 / PAUSE.as_millis() < REPORTS_PER_SECOND as u128);
 
 /// Sends reports.
 #[derive(Debug)]
 pub struct Reports {
     latest: Report,
     sent: Report,
-    next: Instant,
+    /// When all that was sent would have been due at the long run's pace.
+    paid: Instant,
 }
 
 impl Reports {
     /// Sends the first report.
     pub fn begin(control: &impl AsFd, first: Report, now: Instant) -> Self {
         deliver(control, &first);
-        Self { latest: first, sent: first, next: now + PAUSE }
+        Self { latest: first, sent: first, paid: now + PAUSE }
     }
 
     /// Takes note of the state, and sends it if it is another and it is time.
     pub fn offer(&mut self, control: &impl AsFd, latest: Report, now: Instant) {
         self.latest = latest;
-        if self.latest != self.sent && now >= self.next {
+        if self.due().is_some_and(|due| now >= due) {
             deliver(control, &self.latest);
             self.sent = self.latest;
-            self.next = now + PAUSE;
+            self.paid = self.paid.max(now) + PAUSE;
         }
     }
 
@@ -48,7 +53,8 @@ impl Reports {
     /// When the latest state can be sent, if it was not.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        (self.latest != self.sent).then_some(self.next)
+        let ahead = PAUSE * (BURST - 1);
+        (self.latest != self.sent).then(|| self.paid.checked_sub(ahead).unwrap_or(self.paid))
     }
 }
 
@@ -96,7 +102,8 @@ mod tests {
         while let Ok(length) = recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
             received.push(Report::from_bytes(&bytes[..length]).unwrap().turns);
         }
-        assert!(received.len() <= 8, "{received:?}");
+        assert!(received.len() <= REPORTS_PER_SECOND as usize, "{received:?}");
+        assert_eq!(received[..3], [0, 1, 2], "the first ones are not held back");
         assert_eq!(received.last(), Some(&1000));
         assert_eq!(reports.due(), None);
     }

@@ -13,9 +13,8 @@ use kai_proto::{
 };
 use stage::{Place, failed, prompt_id};
 
-/// Answers each prompt with the words after the first quote of its text.
-const ECHO: &str = r#"turn() { say "so: "; say "${line#*content}"; done_; }
-turn() { text=${line#*'"content":"'}; say "so: "; say "${text%%'"'*}"; done_; }
+/// Answers each prompt with its text up to the first quote.
+const ECHO: &str = r#"turn() { text=${line#*'"content":"'}; say "so: "; say "${text%%'"'*}"; done_; }
 prompts"#;
 
 #[test]
@@ -81,8 +80,8 @@ fn answers_outlive_the_worker_and_what_it_was_killed_in_is_said_to_be_cut_off() 
     worker.gateway.prompt(1, "fine");
     assert_eq!(worker.gateway.outcome(1), Outcome::Done);
     worker.gateway.prompt(2, "hang");
-    worker.gateway.prompt(3, "waits");
     while worker.gateway.event(2) != TurnEvent::Text("half".into()) {}
+    worker.gateway.prompt(3, "waits");
     assert_eq!(worker.gateway.event(3), TurnEvent::Accepted);
     worker.end();
 

@@ -149,7 +149,8 @@ mod tests {
         data.extend_from_slice(&[0; 8]);
         arguments.iter().for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
         // The strictest is the smallest as a signed number, as in seccomp(2).
-        let answers = programs().unwrap().iter().map(|program| run(program, &data).cast_signed());
+        let programs = programs().unwrap();
+        let answers = programs.iter().map(|program| run(program, &data).cast_signed());
         answers.min().unwrap().cast_unsigned()
     }
 

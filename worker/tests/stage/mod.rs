@@ -10,7 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kai_proto::{
@@ -299,13 +299,4 @@ pub fn prompt_id(id: i64) -> PromptId {
 
 pub fn failed(failure: Failure) -> Outcome {
     Outcome::Failed(failure)
-}
-
-/// Waits until it holds.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < PATIENCE, "{what} does not come true");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
