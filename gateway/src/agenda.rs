@@ -96,24 +96,26 @@ impl Agenda {
         }
     }
 
-    /// What the worker is to be told next, which then counts as told.
-    pub fn next(&mut self, model: Option<&ModelName>) -> Option<ToWorker> {
+    /// What the worker is to be told next, which then counts as told, and which update brought it.
+    pub fn next(&mut self, model: Option<&ModelName>) -> Option<(PromptId, ToWorker)> {
         let index = self.next_index()?;
         let item = &mut self.items[index];
         item.told = true;
         item.known = true;
-        match &item.what {
-            What::Prompt { text, .. } => Some(ToWorker::Prompt(Prompt {
-                id: item.id,
+        let id = item.id;
+        let request = match &item.what {
+            What::Prompt { text, .. } => ToWorker::Prompt(Prompt {
+                id,
                 text: text.clone(),
                 model: model.cloned(),
-            })),
-            What::NewSession => Some(ToWorker::NewSession),
+            }),
+            What::NewSession => ToWorker::NewSession,
             What::Interrupt => {
                 self.items.remove(index);
-                Some(ToWorker::Interrupt)
+                ToWorker::Interrupt
             }
-        }
+        };
+        Some((id, request))
     }
 
     fn next_index(&self) -> Option<usize> {
@@ -254,7 +256,7 @@ mod tests {
     /// What is told until nothing more is: the ids of prompts, or a word.
     fn told(agenda: &mut Agenda) -> Vec<String> {
         std::iter::from_fn(|| agenda.next(None))
-            .map(|request| match request {
+            .map(|(_, request)| match request {
                 ToWorker::Prompt(prompt) => prompt.id.to_string(),
                 ToWorker::NewSession => "new".to_owned(),
                 ToWorker::Interrupt => "stop".to_owned(),

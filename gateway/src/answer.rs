@@ -3,7 +3,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use kai_proto::conversation::{Failure, Outcome};
 use tokio::sync::Notify;
+
+use crate::wording;
+
+/// Longest answer, in bytes; what comes after it is left out. It would be 256 messages already.
+const LONGEST: usize = 1024 * 1024;
 
 /// The text so far, and whether it is all.
 #[derive(Debug, Default)]
@@ -15,6 +21,8 @@ pub struct Answer {
 #[derive(Debug, Default)]
 struct State {
     text: String,
+    /// True once something was left out.
+    is_cut: bool,
     version: u64,
     end: Option<End>,
 }
@@ -42,17 +50,31 @@ pub struct Glance {
 impl Answer {
     /// The worker begins at the start again.
     pub fn restart(&self) {
-        self.change(|state| state.text.clear());
+        self.change(|state| {
+            state.text.clear();
+            state.is_cut = false;
+        });
     }
 
     /// The worker sent a piece.
     pub fn push(&self, piece: &str) {
-        self.change(|state| state.text.push_str(piece));
+        self.change(|state| {
+            state.is_cut |= state.text.len() + piece.len() > LONGEST;
+            if !state.is_cut {
+                state.text.push_str(piece);
+            }
+        });
     }
 
     /// It is over; what comes later changes nothing.
     pub fn finish(&self, remark: Option<String>) {
-        self.change(|state| state.end = Some(End { remark }));
+        self.change(|state| {
+            let too_much = Outcome::Failed(Failure::TooMuchOutput);
+            let cut = state.is_cut.then(|| wording::outcome(&too_much)).flatten();
+            state.end = Some(End {
+                remark: cut.or(remark),
+            });
+        });
     }
 
     /// True if it is over.
@@ -110,6 +132,19 @@ mod tests {
         answer.push("kept, ");
         answer.push("and this");
         assert_eq!(answer.read().0, "kept, and this");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_cut_and_says_so_at_its_end() {
+        let answer = Answer::default();
+        let piece = "x".repeat(LONGEST / 4 + 1);
+        for _ in 0..10 {
+            answer.push(&piece);
+        }
+        assert_eq!(answer.glance().length, 3 * piece.len());
+        assert!(!answer.is_finished());
+        answer.finish(None);
+        assert!(answer.read().1.unwrap().remark.unwrap().contains("longer"));
     }
 
     #[test]

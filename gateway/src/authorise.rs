@@ -11,7 +11,7 @@ use kai_proto::{
     ids::{ChatId, TelegramId},
 };
 use teloxide::types::{
-    CallbackQuery, Chat, ChatKind, Message, PublicChatKind, Update, UpdateKind, User,
+    CallbackQuery, Chat, ChatKind, Message, MessageKind, PublicChatKind, Update, UpdateKind, User,
 };
 
 /// The users, as the broker gave them.
@@ -54,7 +54,9 @@ pub fn authorise<'u>(roll: &Roll, update: &'u Update) -> Verdict<'u> {
             let in_anothers_name = message.sender_chat.is_some()
                 || message.via_bot.is_some()
                 || message.sender_business_bot.is_some();
-            let (Some(sender), false) = (&message.from, in_anothers_name) else {
+            // Who joined and what was pinned is said by Telegram, not by its sender.
+            let is_said = matches!(message.kind, MessageKind::Common(_) | MessageKind::Dice(_));
+            let (Some(sender), true) = (&message.from, is_said && !in_anothers_name) else {
                 return Verdict::Drop;
             };
             let what = match &update.kind {
@@ -266,6 +268,14 @@ mod tests {
                 "{kind}: {content}"
             );
         }
+    }
+
+    #[test]
+    fn what_telegram_itself_says_in_a_chat_is_dropped() {
+        let mut content = message(from(ALICE), group(GROUP), json!({}));
+        content.as_object_mut().unwrap().remove("text");
+        content["new_chat_title"] = json!("Another");
+        assert_eq!(verdict("message", content), "drop");
     }
 
     #[test]

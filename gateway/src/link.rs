@@ -26,7 +26,7 @@ enum State {
     Pausing(Instant),
     Attaching(Attaching),
     Attached(Box<Attached>),
-    /// It could not be told something, and its end is still to be said.
+    /// This side ended it, and that is still to be said.
     Broken,
 }
 
@@ -72,9 +72,9 @@ impl Link {
         self.state = State::Pausing(Instant::now() + pause);
     }
 
-    /// Ends the connection, or what was to become one.
-    pub fn detach(&mut self) {
-        self.state = State::Detached;
+    /// Ends the connection, which the next event says.
+    pub fn break_off(&mut self) {
+        self.state = State::Broken;
     }
 
     /// Waits for the next event; for ever while detached. Nothing is lost if the wait is given up.
@@ -117,7 +117,7 @@ impl Link {
         };
         let sent = tokio::time::timeout(limits::FRAME_DEADLINE, attached.requests.send(request));
         if !matches!(sent.await, Ok(Ok(()))) {
-            self.state = State::Broken;
+            self.break_off();
         }
     }
 

@@ -4,12 +4,11 @@
 //! `**`) is shown as far as it has come. What Telegram has no form for keeps its words: headings
 //! become bold, list items get a bullet, tables become blocks of code.
 
+mod table;
+
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use crate::rendered::{self, Entity, Rendered, Style};
-
-/// The widest column of a table, in characters; what is wider pushes its own row only.
-const WIDEST: usize = 40;
 
 /// Renders `markdown`.
 #[must_use]
@@ -139,7 +138,7 @@ impl Page {
                 let rows = self.table.take().unwrap_or_default();
                 self.begin(Some(Style::Pre(None)));
                 self.verbatim = true;
-                self.write(&columns(&rows));
+                self.write(&table::columns(&rows));
                 self.verbatim = false;
                 self.close();
                 self.breaks = 2;
@@ -303,28 +302,6 @@ fn language(info: &str) -> Option<String> {
 fn is_web(address: &str) -> bool {
     reqwest::Url::parse(address)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-}
-
-/// The rows of a table with their cells below each other.
-fn columns(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .filter(|width| *width <= WIDEST)
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths);
-        let line: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        line.join(" │ ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -93,20 +93,19 @@ impl Rendered {
     /// Without white space at either end of the text and of each entity.
     #[must_use]
     pub fn trimmed(&self) -> Self {
-        self.part(0..self.text.len())
+        Self::cut(&self.text, 0, &self.entities)
     }
 
-    /// The part of the text in this range of bytes, trimmed, with what the entities cover of it.
+    /// `piece`, trimmed, with what `entities` cover of it. It begins at this unit of the text that the
+    /// entities are of.
     #[must_use]
-    pub fn part(&self, bytes: Range<usize>) -> Self {
-        let piece = &self.text[bytes.clone()];
+    pub fn cut(piece: &str, unit: usize, entities: &[Entity]) -> Self {
         let text = piece.trim();
         let lead = piece.len() - piece.trim_start().len();
-        let start = length(&self.text[..bytes.start + lead]);
-        let end = start + length(text);
+        let start = unit + length(&piece[..lead]);
         let units: Vec<u16> = text.encode_utf16().collect();
-        let mut entities: Vec<Entity> = self
-            .entities
+        let end = start + units.len();
+        let mut entities: Vec<Entity> = entities
             .iter()
             .filter_map(|entity| {
                 let from = entity.range.start.clamp(start, end) - start;

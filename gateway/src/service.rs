@@ -106,8 +106,10 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
         tokio::spawn(roll::keep(means.broker.clone(), reported, publish));
         tokio::spawn(introduce(Arc::clone(&means)));
         info!("started");
+        // A task of its own: a wake of the runtime's first future costs a system call.
+        let polling = tokio::spawn(polling::run(means, saved, rolls, strangers));
         tokio::select! {
-            () = polling::run(means, saved, rolls, strangers) => {}
+            _ = polling => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }

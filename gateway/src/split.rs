@@ -5,7 +5,7 @@
 //! nothing else is near, inside a word; never inside a character. An entity that is cut goes on in
 //! the next part. What was cut once stays where it is when the text grows at its end.
 
-use crate::rendered::Rendered;
+use crate::rendered::{Entity, Rendered};
 
 /// Longest message, in UTF-16 units.
 pub const LONGEST: usize = 4096;
@@ -18,9 +18,15 @@ const ENTITIES: usize = 100;
 pub fn split(whole: &Rendered, limit: usize) -> Vec<Rendered> {
     let mut parts = Vec::new();
     let mut from = Place { byte: 0, unit: 0 };
+    let mut entities = whole.entities.as_slice();
     while from.byte < whole.text.len() {
-        let to = next_cut(whole, from, limit.max(2));
-        let part = whole.part(from.byte..to.byte);
+        // In order of their start: what ended before this part is of no more use.
+        let ended = entities.iter().take_while(|e| e.range.end <= from.unit);
+        entities = &entities[ended.count()..];
+        let to = next_cut(&whole.text, entities, from, limit.max(2));
+        let begun = entities.iter().take_while(|e| e.range.start < to.unit);
+        let covering = &entities[..begun.count()];
+        let part = Rendered::cut(&whole.text[from.byte..to.byte], from.unit, covering);
         if !part.is_empty() {
             parts.push(part);
         }
@@ -47,9 +53,8 @@ enum Cut {
     Paragraph,
 }
 
-fn next_cut(whole: &Rendered, from: Place, limit: usize) -> Place {
-    let crowded = whole
-        .entities
+fn next_cut(text: &str, entities: &[Entity], from: Place, limit: usize) -> Place {
+    let crowded = entities
         .iter()
         .filter(|e| e.range.end > from.unit)
         .nth(ENTITIES)
@@ -59,7 +64,7 @@ fn next_cut(whole: &Rendered, from: Place, limit: usize) -> Place {
     if let Some(crowded) = crowded {
         end = end.min(crowded);
     }
-    let rest = &whole.text[from.byte..];
+    let rest = &text[from.byte..];
     let mut at = from;
     let mut best: Option<(Cut, Place)> = None;
     let mut previous = '\n';
@@ -72,8 +77,7 @@ fn next_cut(whole: &Rendered, from: Place, limit: usize) -> Place {
         }
         at.byte += c.len_utf8();
         at.unit += c.len_utf16();
-        while whole
-            .entities
+        while entities
             .get(first_open)
             .is_some_and(|e| e.range.end <= at.unit)
         {
@@ -81,7 +85,7 @@ fn next_cut(whole: &Rendered, from: Place, limit: usize) -> Place {
         }
         // The lower half is left alone: parts should be full.
         if (at.unit - from.unit) * 2 >= end - from.unit {
-            let cut = quality(whole, first_open, at.unit, previous, c);
+            let cut = quality(&entities[first_open..], at.unit, previous, c);
             if best.is_none_or(|(found, _)| cut >= found) {
                 best = Some((cut, at));
             }
@@ -92,8 +96,8 @@ fn next_cut(whole: &Rendered, from: Place, limit: usize) -> Place {
 }
 
 /// What a cut behind `c` would be.
-fn quality(whole: &Rendered, first_open: usize, unit: usize, previous: char, c: char) -> Cut {
-    let mut around = whole.entities[first_open.min(whole.entities.len())..]
+fn quality(entities: &[Entity], unit: usize, previous: char, c: char) -> Cut {
+    let mut around = entities
         .iter()
         .take_while(|e| e.range.start < unit)
         .filter(|e| e.range.end > unit)

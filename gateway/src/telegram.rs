@@ -3,6 +3,8 @@
 //! Nothing here logs what a call said, nor what Telegram quotes of it. In one chat there is never more
 //! than one message being posted or edited at a time.
 
+mod errors;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +24,7 @@ use teloxide::{
     },
 };
 use tokio::time::{sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     calls::Calls,
@@ -30,6 +32,9 @@ use crate::{
     rendered::{Rendered, Style},
     token::BotToken,
 };
+
+pub use errors::{PollError, Trouble};
+use errors::{is_about_entities, judge, poll_error};
 
 /// How long Telegram holds a poll open when there is nothing, in seconds.
 const POLL: u32 = 50;
@@ -49,15 +54,6 @@ pub enum ClientError {
     Client(reqwest::Error),
 }
 
-/// How a call to show something ended, if not well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// Not now: the chat is paused until it may be tried again.
-    Later,
-    /// Never: the message or the chat is gone, or Telegram does not take it.
-    Never,
-}
-
 /// Where a text is shown.
 #[derive(Debug, Clone, Copy)]
 enum Showing {
@@ -65,23 +61,6 @@ enum Showing {
     New { reply_to: Option<i32> },
     /// In an old one.
     Old { message: i32 },
-}
-
-/// How a poll ended, if not well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PollError {
-    /// Somebody else polls with this token, or a webhook is set.
-    #[error("another program receives this bot's messages; stop it, or give kai a bot of its own")]
-    Conflict,
-    /// Telegram does not know the token.
-    #[error("Telegram does not know the bot's token; put the one from @BotFather into its file")]
-    Token,
-    /// Telegram asks to wait.
-    #[error("Telegram asks to wait {} s", .0.as_secs())]
-    Wait(Duration),
-    /// It cannot be reached, or answers with something else.
-    #[error("Telegram cannot be reached")]
-    Network,
 }
 
 /// The bot.
@@ -366,59 +345,6 @@ impl Telegram {
 impl Lane {
     fn with<T>(&self, work: impl FnOnce(&mut LaneState) -> T) -> T {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// What a failed call means, and how long Telegram asks to wait.
-fn judge(error: &RequestError) -> (Trouble, Option<Duration>) {
-    match error {
-        RequestError::RetryAfter(seconds) => {
-            let wait = Duration::from_secs(u64::from(seconds.seconds()));
-            info!(
-                seconds = wait.as_secs(),
-                "Telegram asks to wait in one chat"
-            );
-            (Trouble::Later, Some(wait))
-        }
-        // A token that was just replaced, or a server that stumbles: it will mend.
-        RequestError::Api(ApiError::InvalidToken) => (Trouble::Later, Some(WAITS.1)),
-        RequestError::Api(ApiError::Unknown(said)) if !is_final(said) => (Trouble::Later, None),
-        RequestError::Api(_) | RequestError::MigrateToChatId(_) => {
-            warn!("Telegram does not take a message: its chat or the message is gone or closed");
-            (Trouble::Never, None)
-        }
-        RequestError::Network(_) | RequestError::InvalidJson { .. } | RequestError::Io(_) => {
-            (Trouble::Later, None)
-        }
-    }
-}
-
-/// Whether an answer that teloxide has no name for is about the call itself.
-fn is_final(said: &str) -> bool {
-    said.starts_with("Bad Request") || said.starts_with("Forbidden")
-}
-
-fn is_about_entities(error: &ApiError) -> bool {
-    match error {
-        ApiError::CantParseEntities(_) => true,
-        ApiError::Unknown(said) => is_final(said) && said.to_ascii_lowercase().contains("entit"),
-        _ => false,
-    }
-}
-
-fn poll_error(error: &RequestError) -> PollError {
-    match error {
-        RequestError::Api(ApiError::TerminatedByOtherGetUpdates | ApiError::CantGetUpdates) => {
-            PollError::Conflict
-        }
-        RequestError::Api(ApiError::Unknown(said)) if said.starts_with("Conflict") => {
-            PollError::Conflict
-        }
-        RequestError::Api(ApiError::InvalidToken) => PollError::Token,
-        RequestError::RetryAfter(seconds) => {
-            PollError::Wait(Duration::from_secs(u64::from(seconds.seconds())))
-        }
-        _ => PollError::Network,
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// A worker spoke: all is well.
+    /// A worker did what it is for: all is well.
     pub fn is_over(&mut self) {
         *self = Self::default();
     }

@@ -1,8 +1,10 @@
 //! One user's task: takes what the user sends, keeps the connection to their worker while something is
 //! to be done, and starts a delivery for each answer. Users never wait for each other.
 
+mod asks;
+
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,10 +24,7 @@ use tracing::{debug, info};
 
 use crate::{
     agenda::{Agenda, What},
-    answer::Answer,
     authorise::may_talk_in,
-    commands::{self, Ask, ModelAsk},
-    delivery::{Address, Delivery},
     inbox::Unanswered,
     link::{Event, Link},
     reply::Means,
@@ -35,6 +34,8 @@ use crate::{
 
 /// How long authd may take before the user is told that it takes long.
 const AUTHD_PATIENCE: Duration = Duration::from_secs(2);
+/// A connection that lasted this long was a good one, whatever ended it.
+const LIVED: Duration = Duration::from_secs(3);
 /// How long a worker may take to describe itself.
 const DESCRIPTION_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -79,7 +80,8 @@ pub fn start(
         describing: VecDeque::new(),
         authd_told: false,
         last_delivery: None,
-        deliveries: Vec::new(),
+        deliveries: HashMap::new(),
+        attached_at: None,
     };
     tokio::spawn(user.run(mailbox));
     mail
@@ -101,7 +103,9 @@ struct User {
     authd_told: bool,
     /// Resolves when the newest delivery posts nothing more.
     last_delivery: Option<oneshot::Receiver<()>>,
-    deliveries: Vec<AbortHandle>,
+    deliveries: HashMap<PromptId, AbortHandle>,
+    /// When the worker said Hello.
+    attached_at: Option<Instant>,
 }
 
 impl User {
@@ -120,12 +124,7 @@ impl User {
                     if reminder.is_some() => self.remind(),
             }
         }
-        for delivery in &self.deliveries {
-            delivery.abort();
-        }
-        for item in self.agenda.remove_from(|_| false) {
-            self.means.settle(item.id);
-        }
+        self.forget(|_| false);
         info!(
             user = i64::from(self.entry.id),
             "no longer a user, connection ended"
@@ -136,8 +135,13 @@ impl User {
     async fn advance(&mut self) {
         if self.link.is_attached() {
             let model = self.model.as_ref().or(self.entry.model.as_ref());
-            while let Some(request) = self.agenda.next(model) {
+            while let Some((id, request)) = self.agenda.next(model) {
+                let is_stop = request == ToWorker::Interrupt;
                 self.link.tell(request).await;
+                if is_stop {
+                    // What was stopped says so itself.
+                    self.means.settle(id);
+                }
             }
             for id in std::mem::take(&mut self.unacknowledged) {
                 self.link.tell(ToWorker::Acknowledge(id)).await;
@@ -156,10 +160,7 @@ impl User {
                 }
             }
             Mail::Entry(entry) => {
-                let gone = self.agenda.remove_from(|chat| may_talk_in(&entry, chat));
-                for item in gone {
-                    self.means.settle(item.id);
-                }
+                self.forget(|chat| may_talk_in(&entry, chat));
                 self.entry = entry;
             }
             Mail::Standing(id, Standing::NotEnrolled) => {
@@ -170,142 +171,39 @@ impl User {
                 if self.agenda.delivered(id) {
                     self.unacknowledged.push(id);
                 }
-                self.deliveries.retain(|delivery| !delivery.is_finished());
+                self.deliveries.remove(&id);
             }
             Mail::Removed => {}
         }
     }
 
-    async fn arrived(&mut self, message: Unanswered, replayed: bool) {
-        let Unanswered { received, parts } = message;
-        let (id, chat) = (received.id, received.chat);
-        let place = (id, chat, received.message);
-        let now = Instant::now();
-        let Some(text) = received.text else {
-            return self.means.reply(chat, Some(id), wording::TEXT_ONLY);
-        };
-        let reply = |text: &str| self.means.reply(chat, Some(id), text);
-        match commands::read(&text, self.means.me.get().map(String::as_str)) {
-            Ask::Prompt => {
-                let answer = Arc::<Answer>::default();
-                self.deliver(place, &answer, &parts);
-                let what = What::Prompt {
-                    text,
-                    answer,
-                    edit_told: false,
-                };
-                self.agenda.add(place, what, replayed, now);
-                self.ask_authd(id);
+    /// Answers with nothing what came from a chat in which the user may not talk any more.
+    fn forget(&mut self, stays: impl Fn(ChatId) -> bool) {
+        for item in self.agenda.remove_from(stays) {
+            if let Some(delivery) = self.deliveries.remove(&item.id) {
+                delivery.abort();
             }
-            Ask::New => {
-                self.agenda.add(place, What::NewSession, replayed, now);
-                self.ask_authd(id);
-            }
-            Ask::Stop => self.stop(place, now),
-            Ask::Status if self.link.is_attached() => {
-                self.describing
-                    .push_back((id, chat, now + DESCRIPTION_PATIENCE));
-                self.link.tell(ToWorker::Describe).await;
-            }
-            Ask::Status => reply(&wording::no_agent(self.agenda.open().count())),
-            Ask::Start => reply(&wording::start(&self.entry.name)),
-            Ask::Help => reply(&wording::help()),
-            Ask::Model(ask) => self.choose_model(id, chat, ask),
-            Ask::Unknown => reply(&wording::unknown_command()),
-            Ask::ForAnother => self.means.settle(id),
+            self.means.settle(item.id);
         }
-    }
-
-    fn ask_authd(&self, id: PromptId) {
-        let mail = self.own_mail.clone();
-        self.means.authd.ask(self.entry.id, move |standing| {
-            if let Some(mail) = mail.upgrade() {
-                let _ = mail.send(Mail::Standing(id, standing));
-            }
-        });
-    }
-
-    /// Starts the delivery of an answer behind the one before it.
-    fn deliver(
-        &mut self,
-        (prompt, chat, message): (PromptId, ChatId, i32),
-        answer: &Arc<Answer>,
-        parts: &[i32],
-    ) {
-        let (done, next) = oneshot::channel();
-        let before = self
-            .last_delivery
-            .replace(next)
-            .unwrap_or_else(|| oneshot::channel().1);
-        let address = Address {
-            prompt,
-            chat,
-            // In a group it would not be clear which message is answered.
-            reply_to: (i64::from(chat) < 0).then_some(message),
-        };
-        let delivery = Delivery::new(
-            Arc::clone(&self.means.telegram),
-            self.means.inbox.clone(),
-            address,
-            Arc::clone(answer),
-            parts,
-        );
-        let mail = self.own_mail.clone();
-        let task = tokio::spawn(async move {
-            delivery.run(before, done).await;
-            if let Some(mail) = mail.upgrade() {
-                let _ = mail.send(Mail::Delivered(prompt));
-            }
-        });
-        self.deliveries.push(task.abort_handle());
-    }
-
-    fn stop(&mut self, place: (PromptId, ChatId, i32), now: Instant) {
-        if self.agenda.open().next().is_none() {
-            return self
-                .means
-                .reply(place.1, Some(place.0), wording::NOTHING_RUNS);
-        }
-        for answer in self.agenda.untold() {
-            answer.finish(wording::outcome(&Outcome::Interrupted));
-        }
-        if self.agenda.open().next().is_some() {
-            self.agenda.add(place, What::Interrupt, true, now);
-        }
-        // What was stopped says so itself.
-        self.means.settle(place.0);
-    }
-
-    fn choose_model(&mut self, id: PromptId, chat: ChatId, ask: ModelAsk) {
-        let chosen = match ask {
-            ModelAsk::Show => None,
-            ModelAsk::Default => Some(None),
-            ModelAsk::Use(model) => Some(Some(model)),
-            ModelAsk::Invalid => return self.means.reply(chat, Some(id), wording::NO_MODEL_NAME),
-        };
-        if let Some(chosen) = chosen {
-            self.means.inbox.model(self.entry.id, chosen.clone());
-            self.model = chosen;
-        }
-        let text = wording::model(self.model.as_ref(), self.entry.model.as_ref());
-        self.means.reply(chat, Some(id), &text);
     }
 
     async fn happened(&mut self, event: Event) {
         match event {
             Event::Attached => {
                 debug!(user = i64::from(self.entry.id), "attached");
+                self.attached_at = Some(Instant::now());
                 self.agenda.connection_began();
             }
-            Event::Said(said) => {
-                self.trouble.is_over();
-                self.said(said).await;
-            }
+            Event::Said(said) => self.said(said),
             Event::Ended => {
                 debug!(user = i64::from(self.entry.id), "the connection ended");
                 for (id, chat, _) in self.describing.drain(..) {
                     let text = wording::no_agent(self.agenda.open().count());
                     self.means.reply(chat, Some(id), &text);
+                }
+                let lived = self.attached_at.take().map(|since| since.elapsed());
+                if lived.is_some_and(|lived| lived > LIVED) {
+                    self.trouble.is_over();
                 }
                 if self.agenda.needs_worker() {
                     let pause = self.trouble.ended(Instant::now());
@@ -335,7 +233,7 @@ impl User {
         }
     }
 
-    async fn said(&mut self, said: FromWorker) {
+    fn said(&mut self, said: FromWorker) {
         match said {
             FromWorker::Turn { prompt, event } => {
                 let Some(answer) = self.agenda.answer(prompt) else {
@@ -349,12 +247,17 @@ impl User {
                             info!(user = i64::from(self.entry.id), "a turn was cut off");
                         }
                         answer.finish(wording::outcome(&finished.outcome));
+                        self.trouble.is_over();
                     }
                     TurnEvent::Started | TurnEvent::Tool(_) | TurnEvent::Retrying { .. } => {}
                 }
             }
-            FromWorker::Description(description) => self.described(&description),
-            FromWorker::Hello(_) | FromWorker::Refused(_) => self.link.detach(),
+            FromWorker::Description(description) => {
+                self.trouble.is_over();
+                self.described(&description);
+            }
+            // Neither has a place here.
+            FromWorker::Hello(_) | FromWorker::Refused(_) => self.link.break_off(),
         }
     }
 

@@ -26,7 +26,13 @@ fn line(check: &Check) -> String {
     }
     // Paths are whatever the configuration says, and this may be root's terminal.
     line.chars()
-        .map(|c| if c.is_control() || steers(c) { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c.is_control() || steers(c) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -63,9 +69,6 @@ mod tests {
     #[test]
     fn a_path_cannot_begin_a_line_or_steer_the_terminal() {
         let shown = as_lines(&[missing("/x\nok  all\u{1b}[2J\u{202e}")]);
-        assert!(
-            !shown.contains(['\n', '\u{1b}', '\u{202e}']),
-            "{shown:?}"
-        );
+        assert!(!shown.contains(['\n', '\u{1b}', '\u{202e}']), "{shown:?}");
     }
 }

@@ -146,7 +146,7 @@ pub fn serve(address: String, token: String, agent: &Path, home: &Path) {
             let chat = update["message"]["chat"]["id"].as_i64().unwrap();
             let prompt = update["message"]["text"].as_str().unwrap().to_owned();
             let user = users.entry(chat).or_insert_with(|| {
-                let (sender, prompts) = mpsc::channel();
+                let (sender, prompts) = mpsc::channel::<String>();
                 let mut api = Api::connect(&address, &token);
                 let mut agent = Agent::start(agent, home);
                 thread::spawn(move || {

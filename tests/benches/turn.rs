@@ -16,7 +16,7 @@ use kai_playground::ground::{Ground, Names, Options, Person, programs};
 
 /// The prompt at which the embedded agent answers at once, and the end of what it answers.
 const PROMPT: &str = "bench";
-const END: &str = "[end]";
+const END: &str = "and the rest.";
 /// At the median, a turn through kai takes at most so many times the bare program's.
 const BOUND: f64 = 3.0;
 /// The first words of a long answer are in the chat so soon after the prompt.

@@ -95,7 +95,9 @@ impl Kai {
         {
             Ok(message) => message,
             Err(problem) => {
-                let logs = Daemon::ALL.map(|daemon| self.ground.log_tail(daemon)).join("\n");
+                let logs = Daemon::ALL
+                    .map(|daemon| self.ground.log_tail(daemon))
+                    .join("\n");
                 panic!("{problem}\nlast in the logs:\n{logs}")
             }
         }

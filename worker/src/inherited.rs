@@ -134,13 +134,3 @@ mod tests {
         }
     }
 }
-#[cfg(test)]
-mod dbg {
-    #[test]
-    fn rt() {
-        let s = std::time::Duration::from_secs(3600);
-        let a = kai_proto::worker_broker::Assignment{account:"alice".to_owned().try_into().unwrap(),home:"/h".into(),shell:"/s".into(),state:"/x".into(),agent:vec!["/a".into()],base_url:None,has_key:false,model:None,budget_micro_usd:None,clocks:kai_proto::worker_broker::Clocks{silence:s,turn:s,tool:s},connect_ports:Some(vec![443]),read_paths:vec![]};
-        let mut v=vec![]; kai_proto::codec::encode_frame(&a,&mut v).unwrap();
-        assert_eq!(super::read_assignment(&v).unwrap(), a);
-    }
-}

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             fs::{PermissionsExt, chown},
             net::UnixStream,
@@ -14,6 +14,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,7 @@ const ACCOUNT: u32 = 61_234;
 
 /// Runs each prompt as a command and answers with what it writes.
 const AGENT: &str = r#"#!/bin/sh
+export AGENT=$$
 out() { printf '%s\n' "$1"; }
 while read -r line; do case $line in *'"type":"user"'*)
     command=${line#*'"content":"'}; command=${command%'"}}'}
@@ -83,22 +85,31 @@ impl Launched {
         fs::write(path("key"), key.unwrap_or_default()).unwrap();
         let assignment = assignment(place.path(), key.is_some());
         let (control, its_control) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
-        let mut datagram = Vec::new();
-        codec::encode_frame(&assignment, &mut datagram).unwrap();
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        let datagram = codec::encode(&assignment).unwrap();
         send(control.as_raw_fd(), &datagram, MsgFlags::empty()).unwrap();
-        fcntl(&control, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         let (gateway, its_gateway) = UnixStream::pair().unwrap();
-        fcntl(&its_gateway, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        // One start at a time, or it would inherit what is meant for another.
+        static STARTS: Mutex<()> = Mutex::new(());
+        let start = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+        for inherited in [its_gateway.as_fd(), its_control.as_fd()] {
+            fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        }
         let (connection, control_fd) = (its_gateway.as_raw_fd(), its_control.as_raw_fd());
         // Moved up first: the numbers that are wanted may be those that are there.
         let script = format!(
             "exec 103<&{connection} 104<&{control_fd} 105<{key}; exec 3<&103 4<&104 5<&105; \
-             exec 103<&- 104<&- 105<&-; \
+             exec 103<&- 104<&- 105<&-{close}; \
              exec unshare --pid --fork --kill-child --mount-proc --ipc \
              setpriv --reuid {ACCOUNT} --regid {ACCOUNT} --clear-groups --no-new-privs \
              --inh-caps=-all --bounding-set=-all {program}",
             key = path("key").display(),
+            close = [connection, control_fd]
+                .iter()
+                .filter(|number| **number > 5)
+                .map(|number| format!(" {number}<&-"))
+                .collect::<String>(),
             program = path("program/kai-worker").display(),
         );
         let child = Command::new("bash")
@@ -108,6 +119,7 @@ impl Launched {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .spawn()
             .unwrap();
+        drop((its_gateway, its_control, start));
         gateway.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut launched = Self { place, child, control, gateway, frames: FrameReader::new(), id: 0 };
         assert!(matches!(launched.next(), FromWorker::Hello(_)));
@@ -207,8 +219,8 @@ fn the_agent_works_and_the_walls_stand() {
         ("unshare --user true".into(), "Operation not permitted"),
         ("unshare --mount true".into(), "Operation not permitted"),
         ("mount -t tmpfs x /tmp".into(), ""),
-        ("echo forged > /proc/$PPID/fd/1".into(), "No such device"),
-        ("echo forged > /proc/$PPID/fd/0".into(), "No such device"),
+        ("echo forged > /proc/$AGENT/fd/1".into(), "No such device"),
+        ("echo forged > /proc/$AGENT/fd/0".into(), "No such device"),
     ] {
         let said = run(&format!("{command} && echo REACHED"));
         assert!(!said.contains("REACHED") && said.contains(refusal), "{command}: {said}");
@@ -225,7 +237,8 @@ fn the_key_is_in_the_agents_environment_and_nowhere_in_the_workers_reach() {
     let mut launched = Launched::new(Some("sk-made-up\n"));
 
     assert_eq!(launched.run("echo $ANTHROPIC_API_KEY").trim(), "sk-made-up");
-    assert_eq!(launched.run("ls /proc/self/fd | wc -l").trim(), "4", "0, 1, 2 and the listing's own");
+    // Standard input is the agent's own; the gateway's and the broker's sockets are not there.
+    assert_eq!(launched.run("readlink /proc/self/fd/* | grep -c socket").trim(), "1");
 }
 
 #[test]
@@ -235,7 +248,7 @@ fn a_tool_that_left_its_session_ends_with_the_agent() {
     }
     let mut launched = Launched::new(None);
     let count = "ls /proc | grep -c '^[0-9]'";
-    launched.run("setsid -f sleep 1000; setsid -f sh -c 'trap : TERM; while :; do sleep 1; done'");
+    launched.run("setsid -f sleep 1000 >&- 2>&-; setsid -f sh -c 'trap : TERM; while :; do sleep 1; done' >&- 2>&-");
     let with: u32 = launched.run(count).trim().parse().unwrap();
 
     let mut frame = Vec::new();
@@ -256,7 +269,7 @@ fn the_worker_ends_when_the_broker_does_and_leaves_nothing() {
         return;
     }
     let mut launched = Launched::new(None);
-    launched.run("setsid -f sleep 54321");
+    launched.run("setsid -f sleep 54321 >&- 2>&-");
     let (other, _) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
 

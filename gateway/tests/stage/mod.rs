@@ -97,7 +97,7 @@ impl Stage {
             .append(true)
             .open(self.log_file())
             .unwrap();
-        let mut command = Command::new(reachable(&std::env::var("KAI_TMP_GATEWAY").unwrap_or(env!("CARGO_BIN_EXE_kai-gateway").to_owned())));
+        let mut command = Command::new(reachable(env!("CARGO_BIN_EXE_kai-gateway")));
         command
             .arg("--config")
             .arg(self.directory.path().join("kai.yaml"))

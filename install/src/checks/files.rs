@@ -123,12 +123,15 @@ pub fn users(path: &Path, look: &Look, root: bool) -> Finding {
 fn secret(path: &Path, look: &Look, mend: &str) -> Result<Seen, Finding> {
     let shown = path.display();
     match look {
-        Err(Unseen::Denied) => Err(Finding::needs_root(format!("{shown} is hidden from others"))),
+        Err(Unseen::Denied) => Err(Finding::needs_root(format!(
+            "{shown} is hidden from others"
+        ))),
         Err(Unseen::Absent) => Err(Finding::missing(format!("{shown} does not exist"), mend)),
         Err(Unseen::Failed(problem)) => Err(Finding::missing(format!("{shown}: {problem}"), mend)),
-        Ok(seen) if seen.kind != Kind::File => {
-            Err(Finding::missing(format!("{shown} is not a regular file"), mend))
-        }
+        Ok(seen) if seen.kind != Kind::File => Err(Finding::missing(
+            format!("{shown} is not a regular file"),
+            mend,
+        )),
         Ok(seen) if seen.links != 1 => Err(Finding::missing(
             format!("{shown} has {} names", seen.links),
             format!("copy it to a file of its own and put that in its place: {shown}"),
@@ -203,16 +206,65 @@ mod tests {
         };
         for (look, state, said) in [
             (Ok(SECRET), Good, "0600"),
-            (Ok(Seen { mode: 0o400, ..SECRET }), Good, "0400"),
+            (
+                Ok(Seen {
+                    mode: 0o400,
+                    ..SECRET
+                }),
+                Good,
+                "0400",
+            ),
             (Ok(of_gateway), Good, "0600"),
             (Ok(by_group), Good, "0640"),
-            (Ok(Seen { mode: 0o660, ..by_group }), Missing, "0660"),
-            (Ok(Seen { mode: 0o644, ..by_group }), Missing, "0644"),
-            (Ok(Seen { mode: 0o640, ..SECRET }), Missing, "0640"),
-            (Ok(Seen { uid: 1000, ..SECRET }), Missing, "uid 1000"),
+            (
+                Ok(Seen {
+                    mode: 0o660,
+                    ..by_group
+                }),
+                Missing,
+                "0660",
+            ),
+            (
+                Ok(Seen {
+                    mode: 0o644,
+                    ..by_group
+                }),
+                Missing,
+                "0644",
+            ),
+            (
+                Ok(Seen {
+                    mode: 0o640,
+                    ..SECRET
+                }),
+                Missing,
+                "0640",
+            ),
+            (
+                Ok(Seen {
+                    uid: 1000,
+                    ..SECRET
+                }),
+                Missing,
+                "uid 1000",
+            ),
             (Ok(Seen { links: 2, ..SECRET }), Missing, "2 names"),
-            (Ok(Seen { empty: true, ..SECRET }), Missing, "empty"),
-            (Ok(Seen { kind: Kind::Other, ..SECRET }), Missing, "regular"),
+            (
+                Ok(Seen {
+                    empty: true,
+                    ..SECRET
+                }),
+                Missing,
+                "empty",
+            ),
+            (
+                Ok(Seen {
+                    kind: Kind::Other,
+                    ..SECRET
+                }),
+                Missing,
+                "regular",
+            ),
             (Err(Unseen::Absent), Missing, "does not exist"),
             (Err(Unseen::Failed("broken".to_owned())), Missing, "broken"),
             (Err(Unseen::Denied), NeedsRoot, "hidden"),
@@ -239,10 +291,24 @@ mod tests {
             (Ok(SECRET), false, NeedsRoot),
             (Err(Unseen::Absent), false, NeedsRoot),
             (Err(Unseen::Absent), true, Missing),
-            (Ok(Seen { mode: 0o640, ..SECRET }), true, Missing),
+            (
+                Ok(Seen {
+                    mode: 0o640,
+                    ..SECRET
+                }),
+                true,
+                Missing,
+            ),
             (Ok(Seen { uid: 990, ..SECRET }), true, Missing),
             (Ok(Seen { links: 3, ..SECRET }), true, Missing),
-            (Ok(Seen { kind: Kind::Directory, ..SECRET }), true, Missing),
+            (
+                Ok(Seen {
+                    kind: Kind::Directory,
+                    ..SECRET
+                }),
+                true,
+                Missing,
+            ),
         ] {
             assert_eq!(users(path, &look, root).state, state, "{look:?} {root}");
         }

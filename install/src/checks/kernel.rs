@@ -189,7 +189,12 @@ mod tests {
     fn a_filter_needs_every_action() {
         let all = "kill_process kill_thread trap errno user_notif trace log allow\n";
         assert_eq!(seccomp(Some(all)).state, Ok);
-        for actions in [None, Some(""), Some("allow errno"), Some("kill allow errno")] {
+        for actions in [
+            None,
+            Some(""),
+            Some("allow errno"),
+            Some("kill allow errno"),
+        ] {
             assert_eq!(seccomp(actions).state, Missing, "{actions:?}");
         }
     }

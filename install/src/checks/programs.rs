@@ -100,16 +100,72 @@ mod tests {
         let denied = || Err(Unseen::Denied);
         for (directory, file, state, said) in [
             (good.clone(), Ok(PROGRAM), Good, "/opt/agent"),
-            (good.clone(), Ok(Seen { mode: 0o775, ..PROGRAM }), Missing, "0775"),
-            (good.clone(), Ok(Seen { uid: 1000, ..PROGRAM }), Missing, "uid 1000"),
-            (good.clone(), Ok(Seen { mode: 0o644, ..PROGRAM }), Missing, "0644"),
+            (
+                good.clone(),
+                Ok(Seen {
+                    mode: 0o775,
+                    ..PROGRAM
+                }),
+                Missing,
+                "0775",
+            ),
+            (
+                good.clone(),
+                Ok(Seen {
+                    uid: 1000,
+                    ..PROGRAM
+                }),
+                Missing,
+                "uid 1000",
+            ),
+            (
+                good.clone(),
+                Ok(Seen {
+                    mode: 0o644,
+                    ..PROGRAM
+                }),
+                Missing,
+                "0644",
+            ),
             (good.clone(), Ok(DIRECTORY), Missing, "not a program"),
             (good.clone(), Err(Unseen::Absent), Missing, "does not exist"),
             (good.clone(), denied(), NeedsRoot, "hidden"),
-            (Ok(Seen { mode: 0o777, ..DIRECTORY }), Ok(PROGRAM), Missing, "/opt (uid 0"),
-            (Ok(Seen { mode: 0o1777, ..DIRECTORY }), Ok(PROGRAM), Missing, "1777"),
-            (Ok(Seen { uid: 7, ..DIRECTORY }), Ok(PROGRAM), Missing, "uid 7"),
-            (Ok(Seen { mode: 0o700, ..DIRECTORY }), Ok(PROGRAM), Missing, "keeps users"),
+            (
+                Ok(Seen {
+                    mode: 0o777,
+                    ..DIRECTORY
+                }),
+                Ok(PROGRAM),
+                Missing,
+                "/opt (uid 0",
+            ),
+            (
+                Ok(Seen {
+                    mode: 0o1777,
+                    ..DIRECTORY
+                }),
+                Ok(PROGRAM),
+                Missing,
+                "1777",
+            ),
+            (
+                Ok(Seen {
+                    uid: 7,
+                    ..DIRECTORY
+                }),
+                Ok(PROGRAM),
+                Missing,
+                "uid 7",
+            ),
+            (
+                Ok(Seen {
+                    mode: 0o700,
+                    ..DIRECTORY
+                }),
+                Ok(PROGRAM),
+                Missing,
+                "keeps users",
+            ),
             (denied(), denied(), NeedsRoot, "hidden"),
         ] {
             let way = [("/opt".into(), directory), ("/opt/agent".into(), file)];

@@ -54,7 +54,11 @@ fn frames_of(mut stream: &[u8]) -> (Vec<Vec<u8>>, End) {
     let mut frames = Vec::new();
     loop {
         let Some((prefix, rest)) = stream.split_first_chunk::<PREFIX>() else {
-            let end = if stream.is_empty() { End::Between } else { End::Inside };
+            let end = if stream.is_empty() {
+                End::Between
+            } else {
+                End::Inside
+            };
             return (frames, end);
         };
         let length = u32::from_le_bytes(*prefix) as usize;

@@ -75,6 +75,9 @@ async function follow() {
       if (!answer.ok) throw new Error(String(answer.status));
       known.chats = new Map();
       linkState("live", "good");
+      // What was there before does not come in one by one.
+      let settled = false;
+      setTimeout(() => { settled = true; }, 400);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -84,7 +87,7 @@ async function follow() {
         const lines = (rest + value).split("\n");
         rest = lines.pop();
         lines.forEach((line) => take(JSON.parse(line)));
-        renderMessages();
+        renderMessages(!settled);
       }
     } catch { /* It ended, or fell silent: again. */ }
     clearTimeout(timer);
@@ -191,11 +194,12 @@ function renderMessages(fresh = false) {
     its.typingElement ??= make("div", { className: "typing", label: "kai is typing" }, make("i"), make("i"), make("i"));
     wanted.push(its.typingElement);
   }
-  if (wanted.length === 0) {
-    const text = shown === "stranger"
-      ? "Nobody in users.yaml. Whatever a stranger writes is dropped without an answer, and counted: root sees it with kai-broker strangers."
-      : "Nothing here yet. Try one of the commands below, or write your own.";
-    wanted.push(make("p", { className: "empty", textContent: text }));
+  if (shown === "stranger") {
+    its.note ??= make("p", { className: "note", textContent:
+      "Not in users.yaml: whatever a stranger writes is dropped without an answer. The admin sees the number with kai-broker strangers." });
+    wanted.unshift(its.note);
+  } else if (wanted.length === 0) {
+    wanted.push(make("p", { className: "empty", textContent: "Nothing here yet. Try one of the commands below, or write your own." }));
   }
   const same = wanted.length === list.children.length && wanted.every((element, index) => list.children[index] === element);
   if (!same) list.replaceChildren(...wanted);
@@ -207,6 +211,7 @@ function renderMessage(message) {
   // Escaped by the emulator, which alone adds tags; the page's policy lets nothing in it run.
   words.innerHTML = message.deleted ? "deleted" : message.html;
   for (const link of words.querySelectorAll("a")) link.target = "_blank";
+  for (const block of words.querySelectorAll("pre, blockquote")) trimAround(block);
   const meta = make("div", { className: "meta" },
     message.edits > 0 ? make("span", { textContent: "edited", title: `${message.edits} edits` }) : null,
     make("time", { textContent: clock(message.sent) }));
@@ -215,6 +220,13 @@ function renderMessage(message) {
     words.innerHTML ? words : null,
     message.deleted ? null : renderKeys(message),
     meta);
+}
+
+/** A block begins a line by itself: the line ends around it would show as empty lines. */
+function trimAround(block) {
+  const { previousSibling: before, nextSibling: after } = block;
+  if (before?.nodeType === Node.TEXT_NODE) before.data = before.data.replace(/\n$/, "");
+  if (after?.nodeType === Node.TEXT_NODE) after.data = after.data.replace(/^\n/, "");
 }
 
 function renderKeys(message) {
@@ -361,7 +373,8 @@ function happened(text) {
 }
 
 async function kill(target, described) {
-  if (await post("kill", { target })) happened(`${described} was killed`);
+  happened(`kill -9 of ${described}`);
+  await post("kill", { target });
 }
 
 /** Says what became of processes that were there a moment ago. */
@@ -401,7 +414,7 @@ function renderDaemons(before) {
     return make("div", { className: `daemon${state}` },
       make("b", { textContent: daemon.name }),
       make("span", { textContent: daemon.pid === null ? "down" : `pid ${daemon.pid}` }),
-      killButton(daemon.name, `The ${daemon.name}`, daemon.pid));
+      killButton(daemon.name, `the ${daemon.name}`, daemon.pid));
   }));
 }
 
@@ -425,7 +438,7 @@ const ROWS = [
   ["worker", (worker, user) => worker && [String(worker.pid), killButton(`worker ${user.name}`, `${user.name}'s worker`, worker.pid)]],
   ["agent", (worker, user) => worker?.agent_pid && [String(worker.agent_pid), killButton(`agent ${user.name}`, `${user.name}'s agent`, worker.agent_pid)]],
   ["state", (worker) => worker && [make("span", { className: `state ${worker.state}`, textContent: worker.state === "turn" ? "in a turn" : worker.state }), worker.attached ? "" : ", detached"]],
-  ["session", (worker) => worker?.session && [make("span", { textContent: worker.session.slice(0, 8), title: worker.session }), ` · ${worker.turns} turns`]],
+  ["session", (worker) => worker?.session && [make("span", { textContent: worker.session.slice(0, 8), title: worker.session }), ` · ${worker.turns} ${worker.turns === 1 ? "turn" : "turns"}`]],
   ["up, idle", (worker) => worker && [`${span(worker.uptime_seconds)}, ${span(worker.idle_seconds) ?? "–"}`]],
   ["memory, cpu", (worker) => worker && [`${size(worker.memory_kib * 1024)}, ${worker.cpu_seconds.toFixed(2)} s`]],
   ["processes", (worker) => worker && [String(worker.processes)]],
@@ -444,17 +457,22 @@ function renderStatus(vitals) {
       ...users.map((user) => make("td", {}, ...(cell(user.worker, user) || [none()])))));
     $("status").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows, ...layerRows(users)));
   }
+  const strangers = vitals.strangers ?? [];
+  $("strangers").hidden = strangers.length === 0;
+  $("strangers").textContent = `Turned away: ${strangers.map((one) => `${one.id} (${one.times}×)`).join(", ")}`;
   const findings = vitals.status?.findings ?? [];
   $("findings").hidden = findings.length === 0;
   $("findings").replaceChildren(...findings.map((text) => make("li", { textContent: text })));
 }
+
+const NAMESPACES = new Set(["pid", "mnt", "ipc", "uts", "cgroup", "net", "user", "time"]);
 
 const STANDINGS = { on: "holds", off: "not by configuration", missing: "missing" };
 
 function layerRows(users) {
   const names = [...new Set(users.flatMap((user) => (user.worker?.layers ?? []).map((layer) => layer.name)))];
   return names.map((name, index) => make("tr", { className: index === 0 ? "first" : "" },
-    make("th", { textContent: name }),
+    make("th", { textContent: NAMESPACES.has(name) ? `${name} namespace` : name }),
     ...users.map((user) => {
       const layer = user.worker?.layers?.find((one) => one.name === name);
       if (!layer) return make("td", {}, none());

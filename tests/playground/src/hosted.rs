@@ -5,15 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kai_emulators::messages_api::{MessagesApi, MessagesApiOptions, Reply, Turn};
+use kai_emulators::{
+    agent,
+    messages_api::{MessagesApi, MessagesApiOptions, Reply, Turn},
+};
 
 use crate::{
     arguments::{AgentKind, Arguments},
     ground::{Agent, Options},
 };
 
-/// Where a checkout's tests have the real agent, from a directory at or above this program.
-const IN_CHECKOUT: &str = "tests/agent/node_modules/@anthropic-ai/claude-code-linux-x64/claude";
 /// A key that only the emulated model takes.
 const EMULATED_KEY: &str = "sk-ant-emulated-for-the-playground";
 
@@ -33,8 +34,8 @@ pub struct Model {
 pub enum AgentError {
     /// It is nowhere.
     #[error(
-        "claude is neither in this checkout's tests/agent nor in PATH; install it with: \
-         npm install @anthropic-ai/claude-code, and name its program with --agent-path"
+        "claude is neither in this checkout nor in PATH; install it with: \
+         npm install --prefix tests/agent, or name its program with --agent-path"
     )]
     Nowhere,
     /// An option has no meaning with the embedded agent.
@@ -132,12 +133,13 @@ fn emulated_model() -> io::Result<MessagesApi> {
     Ok(api)
 }
 
+/// Where this checkout's tests have it, or else the first in `PATH`.
 fn find_claude() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    let in_checkout = program.ancestors().map(|above| above.join(IN_CHECKOUT));
     let path = env::var_os("PATH").unwrap_or_default();
-    let in_path = env::split_paths(&path).map(|directory| directory.join("claude"));
-    in_checkout.chain(in_path).find(|path| is_program(path))
+    let mut in_path = env::split_paths(&path).map(|directory| directory.join("claude"));
+    agent::program()
+        .ok()
+        .or_else(|| in_path.find(|path| is_program(path)))
 }
 
 fn is_program(path: &Path) -> bool {

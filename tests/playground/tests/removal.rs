@@ -2,6 +2,8 @@
 //!
 //! The programs here are empty ones: what is tested is around them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -10,6 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use kai_emulators::prerequisite::found_or_skipped;
 use kai_playground::ground::{
     self, Ground, GroundError, Names, Options, Person,
     programs::{NAMES, Programs},
@@ -37,17 +40,15 @@ fn ground() -> Result<Ground, GroundError> {
     Ground::with_programs(&options(Names::Unique), &programs)
 }
 
-/// True if this test can run; says why if not.
-fn root(test: &str) -> bool {
-    if !geteuid().is_root() {
-        eprintln!("skipped: {test} makes accounts, which needs root");
-    }
-    geteuid().is_root()
+/// Whether a test that makes accounts can run.
+fn root() -> Option<()> {
+    let root = geteuid().is_root().then_some(());
+    found_or_skipped(root.ok_or("making accounts needs root"))
 }
 
 #[test]
 fn accounts_are_made_apart_from_each_other_and_removed_with_all_that_is_theirs() {
-    if !root("this test") {
+    if root().is_none() {
         return;
     }
     let ground = ground().unwrap();
@@ -91,7 +92,7 @@ fn accounts_are_made_apart_from_each_other_and_removed_with_all_that_is_theirs()
 
 #[test]
 fn what_a_killed_run_left_is_removed_by_the_next_one() {
-    if !root("this test") {
+    if root().is_none() {
         return;
     }
     let mut child = Command::new(std::env::current_exe().unwrap())

@@ -104,11 +104,12 @@ pub struct Ground {
 
 impl Ground {
     /// Makes accounts, directories and configuration, and starts no daemon. Removes first what runs
-    /// that were killed left behind.
+    /// that were killed left behind. Under `cargo test` it builds the programs first, once.
     ///
     /// # Errors
     /// One sentence that says what is in the way.
     pub fn new(options: &Options) -> Result<Self, GroundError> {
+        programs::build_once(true)?;
         let programs = Programs::locate()?;
         Self::with_programs(options, &programs)
     }

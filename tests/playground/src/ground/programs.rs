@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use super::GroundError;
@@ -81,12 +82,24 @@ impl Programs {
     }
 }
 
-/// Builds all programs with the cargo that runs this one, into the same directory. Does nothing if
-/// no cargo does.
+/// Builds all programs with the cargo that runs this one, into the same directory, once in a process.
+/// Does nothing if no cargo does.
 ///
 /// # Errors
 /// If cargo fails; what it says is already on the terminal.
 pub fn build_if_run_by_cargo() -> Result<(), GroundError> {
+    build_once(false)
+}
+
+/// The same, with nothing on the terminal but what goes wrong: `cargo test` builds a package's programs
+/// for that package's own tests alone, and leaves those of others as they were.
+pub(super) fn build_once(quiet: bool) -> Result<(), GroundError> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build(quiet).map_err(|problem| problem.to_string()));
+    built.clone().map_err(GroundError::Programs)
+}
+
+fn build(quiet: bool) -> Result<(), GroundError> {
     let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR"))
     else {
         return Ok(());
@@ -98,6 +111,20 @@ pub fn build_if_run_by_cargo() -> Result<(), GroundError> {
     let directory = own_directory()?;
     let mut build = Command::new(cargo);
     build.current_dir(workspace).args(["build", "--bins"]);
+    if quiet {
+        build.arg("--quiet");
+    }
+    // What the outer cargo says of the package that it runs: build scripts that look at the same
+    // variables would take them for a change, and everything above them would be built again.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"]
+            .iter()
+            .any(|about| name.starts_with(about))
+        {
+            build.env_remove(&*name);
+        }
+    }
     if let (Some(target), Some(profile)) = (directory.parent(), directory.file_name()) {
         // The one profile whose directory has another name.
         let profile = if profile == "debug" {

@@ -70,5 +70,17 @@ fn look(stage: &Stage) -> Value {
         Ok(status) => (status, None),
         Err(problem) => (Value::Null, Some(problem.to_string())),
     };
-    json!({"kind": "vitals", "daemons": daemons, "status": status, "problem": problem})
+    json!({
+        "kind": "vitals", "daemons": daemons, "status": status, "problem": problem,
+        "strangers": strangers(stage),
+    })
+}
+
+/// Whom the broker was told of that the gateway turned away.
+fn strangers(stage: &Stage) -> Value {
+    let listed = stage.ground().broker_command(&["strangers", "--json"]);
+    listed
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or(Value::Null)
 }

@@ -22,6 +22,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a wait looks whether it was told to stop.
 const SLICE: Duration = Duration::from_millis(200);
+/// A chat that is quiet for so long is printed.
+const QUIET: Duration = Duration::from_millis(80);
+/// How long a chat may take to be quiet.
+const SETTLED: Duration = Duration::from_millis(400);
 /// How long what is to be killed may take to run again.
 const RESTART: Duration = Duration::from_secs(10);
 
@@ -163,11 +167,14 @@ impl<W: Write> Player<'_, W> {
                 break found;
             }
         };
+        let time = since.elapsed().as_millis();
+        if found.is_ok() {
+            self.let_settle(member);
+        }
         self.print_news(member)?;
         match found {
             Ok(message) => {
                 self.seen.entry(member).or_default().take(&message);
-                let time = since.elapsed().as_millis();
                 writeln!(self.out, "  as expected: /{regex}/, {time} ms")?;
                 Ok(())
             }
@@ -176,6 +183,28 @@ impl<W: Write> Player<'_, W> {
                 member.name(),
                 regex.as_str().to_owned(),
             )),
+        }
+    }
+
+    /// Waits a moment for the rest of an answer of which the beginning matched.
+    fn let_settle(&self, member: Member) {
+        let due = Instant::now() + SETTLED;
+        let versions = |messages: &[Message]| -> usize {
+            messages
+                .iter()
+                .map(|message| 1 + message.edit_count())
+                .sum()
+        };
+        let telegram = self.stage.telegram();
+        while Instant::now() < due {
+            let chat = stage::chat(member);
+            let before = versions(&telegram.messages(chat));
+            let changed = telegram.wait_for(chat, QUIET, |messages| {
+                (versions(messages) != before).then_some(())
+            });
+            if changed.is_err() {
+                return;
+            }
         }
     }
 

@@ -1,16 +1,14 @@
-//! The transcript of a session, `$HOME/.kai-play/sessions/UUID.json`: what was asked, so that a resumed
-//! session knows how much it remembers.
+//! The transcript of a session, `$HOME/.kai-play/sessions/UUID.jsonl`: what was asked, so that a
+//! resumed session knows how much it remembers.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{DirBuilder, File},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use kai_proto::ids::SessionId;
-use serde::{Deserialize, Serialize};
-
 /// Longest transcript that is read, in bytes.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
@@ -28,18 +26,14 @@ pub enum NoSession {
     Io(#[from] io::Error),
 }
 
-/// A session and its transcript.
+/// A session and its transcript: one JSON string a line, each a prompt. Appended to, because replacing
+/// a file by a rename makes some file systems write it to the disk at once.
 #[derive(Debug)]
 pub struct Session {
     /// Which.
     pub id: SessionId,
-    file: PathBuf,
-    transcript: Transcript,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Transcript {
-    prompts: Vec<String>,
+    file: File,
+    prompts: usize,
 }
 
 impl Session {
@@ -53,17 +47,18 @@ impl Session {
         new: Option<SessionId>,
     ) -> Result<Self, NoSession> {
         let directory = home.join(".kai-play/sessions");
-        let file = |id: SessionId| directory.join(format!("{id}.json"));
+        let path = |id: SessionId| directory.join(format!("{id}.jsonl"));
         if let Some(id) = resume {
-            let transcript = read(&file(id)).ok_or(NoSession::Unknown(id))?;
-            return Ok(Self {
-                id,
-                file: file(id),
-                transcript,
-            });
+            let unknown = |_| NoSession::Unknown(id);
+            let file = File::options()
+                .read(true)
+                .append(true)
+                .open(path(id))
+                .map_err(unknown)?;
+            let prompts = count(&file).ok_or(NoSession::Unknown(id))?;
+            return Ok(Self { id, file, prompts });
         }
         let id = match new {
-            Some(id) if file(id).exists() => return Err(NoSession::InUse(id)),
             Some(id) => id,
             None => random()?,
         };
@@ -71,11 +66,20 @@ impl Session {
             .recursive(true)
             .mode(0o700)
             .create(&directory)?;
-        Ok(Self {
-            id,
-            file: file(id),
-            transcript: Transcript::default(),
-        })
+        let created = File::options()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path(id));
+        match created {
+            Ok(file) => Ok(Self {
+                id,
+                file,
+                prompts: 0,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NoSession::InUse(id)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Keeps a prompt.
@@ -83,33 +87,28 @@ impl Session {
     /// # Errors
     /// What the file system answers.
     pub fn remember(&mut self, prompt: &str) -> io::Result<()> {
-        self.transcript.prompts.push(prompt.to_owned());
-        let temporary = self.file.with_extension("new");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&self.transcript)?)?;
-        fs::rename(&temporary, &self.file)
+        let mut line = serde_json::to_vec(prompt)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.prompts += 1;
+        Ok(())
     }
 
     /// How many prompts it knows.
     #[must_use]
     pub fn prompts(&self) -> usize {
-        self.transcript.prompts.len()
+        self.prompts
     }
 }
 
-fn read(path: &Path) -> Option<Transcript> {
+/// Prompts of a transcript; none if it is no transcript.
+fn count(file: &File) -> Option<usize> {
     let mut text = String::new();
-    File::open(path)
-        .ok()?
-        .take(LONGEST)
-        .read_to_string(&mut text)
-        .ok()?;
-    serde_json::from_str(&text).ok()
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    text.lines().try_fold(0, |count, line| {
+        serde_json::from_str::<String>(line).ok()?;
+        Some(count + 1)
+    })
 }
 
 /// A UUID of version 4, RFC 9562.

@@ -1,0 +1,141 @@
+//! What a user's task does with a message: a prompt for the agent, or one of the commands.
+
+use std::{sync::Arc, time::Instant};
+
+use kai_proto::{
+    conversation::{Outcome, ToWorker},
+    ids::{ChatId, PromptId},
+};
+use tokio::sync::oneshot;
+
+use super::{DESCRIPTION_PATIENCE, Mail, User};
+use crate::{
+    agenda::What,
+    answer::Answer,
+    commands::{self, Ask, ModelAsk},
+    delivery::{Address, Delivery},
+    inbox::Unanswered,
+    wording,
+};
+
+impl User {
+    /// Takes a message.
+    pub(super) async fn arrived(&mut self, message: Unanswered, replayed: bool) {
+        let Unanswered { received, parts } = message;
+        let (id, chat) = (received.id, received.chat);
+        let place = (id, chat, received.message);
+        let now = Instant::now();
+        let Some(text) = received.text else {
+            // In a group people show each other pictures.
+            if i64::from(chat) < 0 {
+                return self.means.settle(id);
+            }
+            return self.means.reply(chat, Some(id), wording::TEXT_ONLY);
+        };
+        let reply = |text: &str| self.means.reply(chat, Some(id), text);
+        match commands::read(&text, self.means.me.get().map(String::as_str)) {
+            Ask::Prompt => {
+                let answer = Arc::<Answer>::default();
+                self.deliver(place, &answer, &parts);
+                let what = What::Prompt {
+                    text,
+                    answer,
+                    edit_told: false,
+                };
+                self.agenda.add(place, what, replayed, now);
+                self.ask_authd(id);
+            }
+            Ask::New => {
+                self.agenda.add(place, What::NewSession, replayed, now);
+                self.ask_authd(id);
+            }
+            Ask::Stop => self.stop(place, now),
+            Ask::Status if self.link.is_attached() => {
+                self.describing
+                    .push_back((id, chat, now + DESCRIPTION_PATIENCE));
+                self.link.tell(ToWorker::Describe).await;
+            }
+            Ask::Status => reply(&wording::no_agent(self.agenda.open().count())),
+            Ask::Start => reply(&wording::start(&self.entry.name)),
+            Ask::Help => reply(&wording::help()),
+            Ask::Model(ask) => self.choose_model(id, chat, ask),
+            Ask::Unknown => reply(&wording::unknown_command()),
+            Ask::ForAnother => self.means.settle(id),
+        }
+    }
+
+    fn ask_authd(&self, id: PromptId) {
+        let mail = self.own_mail.clone();
+        self.means.authd.ask(self.entry.id, move |standing| {
+            if let Some(mail) = mail.upgrade() {
+                let _ = mail.send(Mail::Standing(id, standing));
+            }
+        });
+    }
+
+    /// Starts the delivery of an answer behind the one before it.
+    fn deliver(
+        &mut self,
+        (prompt, chat, message): (PromptId, ChatId, i32),
+        answer: &Arc<Answer>,
+        parts: &[i32],
+    ) {
+        let (done, next) = oneshot::channel();
+        let before = self
+            .last_delivery
+            .replace(next)
+            .unwrap_or_else(|| oneshot::channel().1);
+        let address = Address {
+            prompt,
+            chat,
+            // In a group it would not be clear which message is answered.
+            reply_to: (i64::from(chat) < 0).then_some(message),
+        };
+        let delivery = Delivery::new(
+            Arc::clone(&self.means.telegram),
+            self.means.inbox.clone(),
+            address,
+            Arc::clone(answer),
+            parts,
+        );
+        let mail = self.own_mail.clone();
+        let task = tokio::spawn(async move {
+            delivery.run(before, done).await;
+            if let Some(mail) = mail.upgrade() {
+                let _ = mail.send(Mail::Delivered(prompt));
+            }
+        });
+        self.deliveries.insert(prompt, task.abort_handle());
+    }
+
+    fn stop(&mut self, place: (PromptId, ChatId, i32), now: Instant) {
+        if self.agenda.open().next().is_none() {
+            return self
+                .means
+                .reply(place.1, Some(place.0), wording::NOTHING_RUNS);
+        }
+        for answer in self.agenda.untold() {
+            answer.finish(wording::outcome(&Outcome::Interrupted));
+        }
+        if self.agenda.open().next().is_some() {
+            self.agenda.add(place, What::Interrupt, true, now);
+        } else {
+            self.means.settle(place.0);
+        }
+    }
+
+    fn choose_model(&mut self, id: PromptId, chat: ChatId, ask: ModelAsk) {
+        let chosen = match ask {
+            ModelAsk::Show => None,
+            ModelAsk::Default => Some(None),
+            ModelAsk::Use(model) => Some(Some(model)),
+            ModelAsk::Invalid => return self.means.reply(chat, Some(id), wording::NO_MODEL_NAME),
+        };
+        if let Some(chosen) = chosen {
+            self.means.inbox.model(self.entry.id, chosen.clone());
+            self.model = chosen;
+        }
+        let text = wording::model(self.model.as_ref(), self.entry.model.as_ref());
+        self.means.reply(chat, Some(id), &text);
+    }
+}
