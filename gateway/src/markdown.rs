@@ -10,6 +10,9 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use crate::rendered::{self, Entity, Rendered, Style};
 
+/// How deep lists are indented, in levels.
+const DEEPEST: usize = 8;
+
 /// Renders `markdown`.
 #[must_use]
 pub fn render(markdown: &str) -> Rendered {
@@ -20,7 +23,12 @@ pub fn render(markdown: &str) -> Rendered {
     for event in Parser::new_ext(&source, options) {
         page.take(event);
     }
-    page.finish()
+    let rendered = page.finish();
+    if rendered.is_empty() {
+        // Nothing but marks, such as a row of fences: they are what was said.
+        return Rendered::plain(&source);
+    }
+    rendered
 }
 
 /// The rendering so far.
@@ -232,7 +240,7 @@ impl Page {
     }
 
     fn indent(&mut self) {
-        for _ in 1..self.lists.len() {
+        for _ in 1..self.lists.len().min(DEEPEST) {
             self.push(' ');
             self.push(' ');
         }
@@ -267,9 +275,9 @@ fn apart_from_code(entities: Vec<Entity>) -> Vec<Entity> {
             continue;
         }
         let mut start = entity.range.start;
-        let inside = code
+        let first = code.partition_point(|hole| hole.end <= entity.range.start);
+        let inside = code[first..]
             .iter()
-            .skip_while(|hole| hole.end <= entity.range.start)
             .take_while(|hole| hole.start < entity.range.end);
         for hole in inside {
             if start < hole.start {
@@ -394,6 +402,18 @@ mod tests {
     fn an_address_that_is_no_web_address_is_written_out() {
         assert_eq!(shown("[x](src/x.rs)").0, "x (src/x.rs)");
         assert_eq!(shown("<https://a.example>").1, []);
+    }
+
+    #[test]
+    fn marks_around_nothing_are_shown_as_written() {
+        assert_eq!(shown("```").0, "```");
+        assert_eq!(shown("> >").0, "> >");
+    }
+
+    #[test]
+    fn lists_without_end_do_not_grow_beyond_measure() {
+        let text = "1. ".repeat(2000);
+        assert!(render(&text).text.len() < 20 * text.len());
     }
 
     #[test]

@@ -14,22 +14,25 @@ pub const LONGEST: usize = 4096;
 const ENTITIES: usize = 100;
 
 /// Cuts `whole` into parts of at most `limit` units, none of them empty.
+///
+/// Takes time in proportion to the text: entities are gone through once, those that are open at a cut
+/// are carried over.
 #[must_use]
 pub fn split(whole: &Rendered, limit: usize) -> Vec<Rendered> {
     let mut parts = Vec::new();
     let mut from = Place { byte: 0, unit: 0 };
-    let mut entities = whole.entities.as_slice();
+    let mut ahead = whole.entities.as_slice();
+    let mut covering: Vec<Entity> = Vec::new();
     while from.byte < whole.text.len() {
-        // In order of their start: what ended before this part is of no more use.
-        let ended = entities.iter().take_while(|e| e.range.end <= from.unit);
-        entities = &entities[ended.count()..];
-        let to = next_cut(&whole.text, entities, from, limit.max(2));
-        let begun = entities.iter().take_while(|e| e.range.start < to.unit);
-        let covering = &entities[..begun.count()];
-        let part = Rendered::cut(&whole.text[from.byte..to.byte], from.unit, covering);
+        let to = next_cut(&whole.text, &covering, ahead, from, limit.max(2));
+        let begun = ahead.partition_point(|e| e.range.start < to.unit);
+        covering.extend_from_slice(&ahead[..begun]);
+        ahead = &ahead[begun..];
+        let part = Rendered::cut(&whole.text[from.byte..to.byte], from.unit, &covering);
         if !part.is_empty() {
             parts.push(part);
         }
+        covering.retain(|e| e.range.end > to.unit);
         from = to;
     }
     parts
@@ -53,39 +56,33 @@ enum Cut {
     Paragraph,
 }
 
-fn next_cut(text: &str, entities: &[Entity], from: Place, limit: usize) -> Place {
-    let crowded = entities
-        .iter()
-        .filter(|e| e.range.end > from.unit)
-        .nth(ENTITIES)
-        .map(|e| e.range.start)
-        .filter(|start| *start > from.unit);
-    let mut end = from.unit + limit;
-    if let Some(crowded) = crowded {
-        end = end.min(crowded);
-    }
-    let rest = &text[from.byte..];
+/// Where the part that begins at `from` ends, with these entities open there and those ahead.
+fn next_cut(text: &str, open: &[Entity], ahead: &[Entity], from: Place, limit: usize) -> Place {
+    let room = ENTITIES.saturating_sub(open.len());
+    let crowded = ahead.get(room).map(|e| e.range.start);
+    let end = match crowded {
+        Some(crowded) if crowded > from.unit => crowded.min(from.unit + limit),
+        _ => from.unit + limit,
+    };
+    let mut around: Vec<&Entity> = open.iter().collect();
+    let mut ahead = ahead.iter().peekable();
     let mut at = from;
     let mut best: Option<(Cut, Place)> = None;
     let mut previous = '\n';
-    // Entities come in order of their start; those that ended long before are skipped for good.
-    let mut first_open = 0;
-    for c in rest.chars() {
+    for c in text[from.byte..].chars() {
         if at.unit + c.len_utf16() > end {
-            // Nothing was near enough a border: cut before this character.
+            // Without a border in reach the cut is before this character.
             return best.map_or(at, |(_, place)| place);
         }
         at.byte += c.len_utf8();
         at.unit += c.len_utf16();
-        while entities
-            .get(first_open)
-            .is_some_and(|e| e.range.end <= at.unit)
-        {
-            first_open += 1;
+        while let Some(begun) = ahead.next_if(|e| e.range.start < at.unit) {
+            around.push(begun);
         }
+        around.retain(|e| e.range.end > at.unit);
         // The lower half is left alone: parts should be full.
         if (at.unit - from.unit) * 2 >= end - from.unit {
-            let cut = quality(&entities[first_open..], at.unit, previous, c);
+            let cut = quality(&around, previous, c);
             if best.is_none_or(|(found, _)| cut >= found) {
                 best = Some((cut, at));
             }
@@ -95,15 +92,10 @@ fn next_cut(text: &str, entities: &[Entity], from: Place, limit: usize) -> Place
     at
 }
 
-/// What a cut behind `c` would be.
-fn quality(entities: &[Entity], unit: usize, previous: char, c: char) -> Cut {
-    let mut around = entities
-        .iter()
-        .take_while(|e| e.range.start < unit)
-        .filter(|e| e.range.end > unit)
-        .peekable();
-    if around.peek().is_some() {
-        let in_code = around.any(|e| e.style.is_code());
+/// What a cut behind `c` would be, inside these entities.
+fn quality(around: &[&Entity], previous: char, c: char) -> Cut {
+    if !around.is_empty() {
+        let in_code = around.iter().any(|e| e.style.is_code());
         return match c {
             '\n' if in_code => Cut::LineOfCode,
             c if c.is_whitespace() => Cut::InEntity,

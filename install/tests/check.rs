@@ -1,4 +1,5 @@
 //! `kai-install check`, run as the admin runs it.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod skipped;
 

@@ -1,5 +1,6 @@
 //! What is linked into what: few crates into the root daemons, and nothing of theirs into the programs
 //! that strangers talk to.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
     collections::BTreeSet,

@@ -3,6 +3,9 @@
 /// The widest column of a table, in characters; what is wider pushes its own row only.
 const WIDEST: usize = 40;
 
+/// The widest table, in characters, whose columns are aligned.
+const WIDEST_TABLE: usize = 160;
+
 /// The rows of a table with their cells below each other.
 #[must_use]
 pub fn columns(rows: &[Vec<String>]) -> String {
@@ -15,7 +18,10 @@ pub fn columns(rows: &[Vec<String>]) -> String {
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut widths: Vec<usize> = (0..count).map(width).collect();
+    if widths.iter().sum::<usize>() > WIDEST_TABLE {
+        widths.fill(0);
+    }
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths);
         let line: Vec<String> = cells

@@ -16,6 +16,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 
 /// How deep collections may stand in each other.
 const DEPTH: usize = 16;
+/// How many keys a map may have; each is compared with those before it.
+const KEYS: usize = 1000;
 
 /// A mistake in a configuration file: where, and what is wrong, without the value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -183,6 +185,9 @@ impl<'input> Builder<'input> {
             } else {
                 format!("{key}.{name}")
             };
+            if entries.len() == KEYS {
+                return Err(self.mistake(at, key, "has more than 1000 keys"));
+            }
             if entries.iter().any(|(known, _)| *known == name) {
                 return Err(self.mistake(at, &inner, "is given twice"));
             }
@@ -498,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded() {
+    fn nesting_and_keys_are_bounded() {
         let deep = format!("{}{}", "[".repeat(30), "]".repeat(30));
         assert!(
             parse(&deep)
@@ -507,6 +512,8 @@ mod tests {
                 .contains("nested too deeply")
         );
         assert!(parse(&"[".repeat(100_000)).is_err());
+        let many: String = (0..100_000).map(|key| format!("k{key}:\n")).collect();
+        assert!(parse(&many).unwrap_err().to_string().contains("1000 keys"));
     }
 
     #[test]

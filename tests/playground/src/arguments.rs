@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// The Messages API for the real agent, if not its default one. Its own words are trusted.
+    /// The Messages API for the real agent, if not its default one.
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
 

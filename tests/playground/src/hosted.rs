@@ -25,7 +25,7 @@ pub struct Model {
     _api: Option<MessagesApi>,
     /// One sentence for people.
     pub sentence: String,
-    /// One word for the page.
+    /// What the page says the agent is.
     pub word: &'static str,
 }
 
@@ -94,7 +94,7 @@ pub fn choose(arguments: &Arguments, options: &mut Options) -> Result<Model, Age
                  command: give --key-file for a real one",
                 path.display()
             ),
-            word: "claude, emulated model",
+            word: "claude, with an emulated model that has every message run as a shell command",
         });
     }
     options.base_url.clone_from(&arguments.base_url);

@@ -1,7 +1,8 @@
 //! From the command line to the end, whatever ends it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -84,7 +85,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         // Said where it happened, before the logs.
         Err(PlayError::Stop(_)) => ExitCode::FAILURE,
         Err(problem) => {
-            eprintln!("kai-playground: {problem}");
+            say(&problem.to_string());
             match problem {
                 PlayError::Script(..) => ExitCode::from(SCRIPT_MISTAKE),
                 _ => ExitCode::FAILURE,
@@ -124,9 +125,10 @@ async fn play(arguments: &Arguments) -> Result<(), PlayError> {
             }
         }
         (None, Some(page)) => {
-            println!(
-                "\n    {}\n\nCtrl-C ends it and removes all that it made.",
-                page.link()
+            let link = page.link();
+            let _ = writeln!(
+                io::stdout(),
+                "\n    {link}\n\nCtrl-C ends it and removes all that it made."
             );
             tokio::select! {
                 served = page.serve(Arc::clone(&stage), model.word) => {
@@ -248,9 +250,8 @@ fn describe(ground: &Ground) {
 fn show_logs(stage: &Stage) {
     for daemon in Daemon::ALL {
         let tail = stage.ground().log_tail(daemon);
-        eprintln!("\nthe last that {} wrote:\n{tail}", daemon.name());
+        say(&format!("the last that {} wrote:\n{tail}", daemon.name()));
     }
-    eprintln!();
 }
 
 /// A release build aborts at a panic, and drops nothing.
@@ -264,6 +265,7 @@ fn clean_up_at_a_panic(ground: &Ground) {
     }));
 }
 
+/// One line for people. Nobody may be left to read it: that ends nothing.
 fn say(line: &str) {
-    eprintln!("kai-playground: {line}");
+    let _ = writeln!(io::stderr(), "kai-playground: {line}");
 }

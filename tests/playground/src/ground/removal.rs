@@ -1,7 +1,8 @@
 //! Where records and roots are, and the removal of what a record names.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -83,7 +84,7 @@ impl Drop for Made {
         if let Some(record) = self.record.take()
             && let Err(error) = undo(&self.records, record)
         {
-            eprintln!("{error}; the next start will try again");
+            let _ = writeln!(io::stderr(), "{error}; the next start will try again");
         }
     }
 }
@@ -147,6 +148,7 @@ fn undo(records: &Records, record: Record) -> Result<(), GroundError> {
     Ok(())
 }
 
+/// Removes what can be removed, and gives the first that could not.
 fn undo_things(id: &str, things: &[Thing]) -> Result<(), GroundError> {
     // First whatever still runs: it could make what is removed again.
     for thing in things {
@@ -154,21 +156,21 @@ fn undo_things(id: &str, things: &[Thing]) -> Result<(), GroundError> {
             accounts::end_programs_below(path);
         }
     }
+    let mut outcome = Ok(());
     // Backwards: an account before its group.
     for thing in things.iter().rev() {
-        match thing {
-            Thing::Account { name, home } => accounts::remove(id, name, home)?,
-            Thing::Group(name) => accounts::remove_group(name)?,
+        let removed = match thing {
+            Thing::Account { name, home } => accounts::remove(id, name, home),
+            Thing::Group(name) => accounts::remove_group(name),
             Thing::Directory(path) => match fs::remove_dir_all(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(GroundError::Files {
-                        what: format!("cannot remove {}", path.display()),
-                        error,
-                    });
-                }
-                _ => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GroundError::Files {
+                    what: format!("cannot remove {}", path.display()),
+                    error,
+                }),
+                _ => Ok(()),
             },
-        }
+        };
+        outcome = outcome.and(removed);
     }
-    Ok(())
+    outcome
 }

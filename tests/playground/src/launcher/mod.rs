@@ -8,10 +8,12 @@
 //! leaves open. It refuses to run as root, under whom its workers would be root's.
 //!
 //! - [`people`]: users.yaml as the ground writes it here, with homes;
-//! - [`serve`]: the poll loop, with the broker's own tables;
-//! - [`launch`]: from the fork to the exec.
+//! - [`serve`]: the poll loop, with the broker's own tables; [`peers`]: what it is asked;
+//! - [`assign`]: what a worker is to know and to see; [`launch`]: from the fork to the exec.
 
+mod assign;
 mod launch;
+mod peers;
 mod people;
 mod serve;
 
