@@ -31,6 +31,10 @@ use crate::answers::{self, Answer, State};
 /// Connections that root's commands, and the broker, may hold at once.
 const ROOT_CONNECTIONS: usize = 16;
 
+/// Connections taken from one listener, and requests of one connection answered, before others get
+/// their turn: a peer that floods must not keep the loop from everything else.
+const PER_WAKE: u64 = 32;
+
 /// Why the daemon does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -207,7 +211,10 @@ impl Daemon {
 
     fn accept(&mut self, now: Instant) {
         for listener in &self.listeners {
-            while let Ok((stream, _)) = listener.socket.accept() {
+            for _ in 0..PER_WAKE {
+                let Ok((stream, _)) = listener.socket.accept() else {
+                    break;
+                };
                 match peer::credentials(&stream) {
                     Ok(found) if found.uid == listener.uid => {}
                     _ => {
@@ -277,7 +284,9 @@ fn converse<Q: Message, R: Message>(
 ) -> Result<u64, ConnectionError> {
     peer.connection.flush()?;
     let mut answered = 0;
-    while let Some(request) = peer.connection.receive::<Q>(now)? {
+    while answered < PER_WAKE
+        && let Some(request) = peer.connection.receive::<Q>(now)?
+    {
         let Answer { reply, next } = answer(peer.state, request);
         peer.connection.send(&reply)?;
         peer.state = next.ok_or(ConnectionError::Closed)?;

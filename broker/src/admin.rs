@@ -14,7 +14,7 @@ use nix::unistd::Uid;
 use tracing::{info, warn};
 
 use crate::{
-    daemon::{Daemon, Peer, accept},
+    daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept},
     users::{User, Users},
     workers::EndReason,
 };
@@ -27,7 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Daemon {
     /// Takes new connections of root's commands.
     pub(crate) fn accept_admin(&mut self, now: Instant) {
-        while let Some(stream) = accept(&self.admin_listener, Uid::effective()) {
+        for _ in 0..ACCEPTS_PER_WAKE {
+            let Some(stream) = accept(&self.admin_listener, Uid::effective()) else {
+                return;
+            };
             if self.admin.len() >= CONNECTIONS {
                 continue;
             }

@@ -9,7 +9,7 @@
 use std::{
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             fs::{DirBuilderExt, MetadataExt, chown},
             net::UnixStream,
@@ -29,6 +29,7 @@ use kai_proto::{
     ids::TelegramId,
     worker_broker::{Assignment, Clocks},
 };
+use nix::sys::socket::{MsgFlags, send};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -244,10 +245,12 @@ fn own_directory(directory: &Path, account: &Account) -> io::Result<()> {
 
 /// Writes the refusal in the worker's place and ends the connection. The frame is smaller than any
 /// socket buffer, and nothing was written before it.
-pub(crate) fn refuse(mut connection: &UnixStream, refusal: Refusal) {
+pub(crate) fn refuse(connection: &UnixStream, refusal: Refusal) {
     let mut frame = Vec::new();
     if codec::encode_frame(&FromWorker::Refused(refusal), &mut frame).is_ok() {
-        let _ = io::Write::write_all(&mut connection, &frame);
+        // O_NONBLOCK belongs to the worker's copy too, and the worker may have cleared it.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = send(connection.as_raw_fd(), &frame, flags);
     }
     let _ = connection.shutdown(std::net::Shutdown::Both);
 }

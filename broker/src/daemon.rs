@@ -41,6 +41,9 @@ use crate::{
     workers::{EndReason, Workers},
 };
 
+/// Connections taken from one listener before others get their turn.
+pub(crate) const ACCEPTS_PER_WAKE: usize = 64;
+
 /// Why the daemon does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -447,7 +450,7 @@ fn worker_program(config: &Config) -> Result<PathBuf, DaemonError> {
 
 /// The next connection from a peer of this uid; those of others are closed unread.
 pub(crate) fn accept(listener: &UnixListener, uid: Uid) -> Option<UnixStream> {
-    loop {
+    for _ in 0..ACCEPTS_PER_WAKE {
         let (stream, _) = listener.accept().ok()?;
         match peer::credentials(&stream) {
             Ok(peer) if peer.uid == uid => return Some(stream),
@@ -458,6 +461,7 @@ pub(crate) fn accept(listener: &UnixListener, uid: Uid) -> Option<UnixStream> {
             Err(error) => warn!("turned away a peer without credentials: {error}"),
         }
     }
+    None
 }
 
 fn earliest<const N: usize>(moments: [Option<Instant>; N]) -> Option<Instant> {

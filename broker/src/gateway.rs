@@ -13,13 +13,20 @@ use tracing::debug;
 
 use crate::{
     attach::refuse,
-    daemon::{Daemon, Peer, accept},
+    daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept},
 };
+
+/// Requests of one connection that are answered before others get their turn: a peer that floods
+/// must not keep the loop from everything else.
+const REQUESTS_PER_WAKE: usize = 32;
 
 impl Daemon {
     /// Takes new connections of the gateway.
     pub(crate) fn accept_gateway(&mut self, now: Instant) {
-        while let Some(stream) = accept(&self.gateway_listener, self.gateway_uid) {
+        for _ in 0..ACCEPTS_PER_WAKE {
+            let Some(stream) = accept(&self.gateway_listener, self.gateway_uid) else {
+                return;
+            };
             let open = self.gateway.len() + self.authd.waiting();
             if self.stopping {
                 refuse_greeting(&stream, Refusal::Stopping);
@@ -40,13 +47,13 @@ impl Daemon {
         };
         // Out of the list while it is served, so that serving it may change everything else.
         let mut peer = self.gateway.swap_remove(at);
-        loop {
+        for _ in 0..REQUESTS_PER_WAKE {
             let request = peer
                 .connection
                 .flush()
                 .and_then(|()| peer.connection.receive(now));
             let ended = match request {
-                Ok(None) => break self.gateway.push(peer),
+                Ok(None) => return self.gateway.push(peer),
                 Ok(Some(request)) if !permitted(peer.state, &request) => {
                     let _ = peer.connection.send(&Reply::Refused(Refusal::NotPermitted));
                     Err(ConnectionError::Closed)
@@ -58,15 +65,16 @@ impl Daemon {
                         Some(_) => self.authd.ask(user, grant, stream, now),
                         None => refuse(&stream, Refusal::UnknownUser),
                     }
-                    break;
+                    return;
                 }
                 Ok(Some(request)) => self.gateway_request(&mut peer, &request),
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                break debug!("a connection of the gateway ended: {error}");
+                return debug!("a connection of the gateway ended: {error}");
             }
         }
+        self.gateway.push(peer);
     }
 
     fn gateway_request(

@@ -130,7 +130,7 @@ pub fn close_at_exec_from(first: RawFd) -> io::Result<()> {
 
 /// Gives every signal its default disposition, as execve(2) does not for ignored ones.
 pub fn reset_signal_dispositions() {
-    for signal in 1..libc::SIGRTMAX() {
+    for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: SIG_DFL runs no code of ours. It fails for KILL and STOP, and for the two numbers
         // that the C library keeps to itself; nothing is lost by that.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

@@ -7,6 +7,8 @@
 //! - not seen before: it is queued, and runs when those before it are done;
 //! - queued or running: [`TurnEvent::Accepted`] again, then the text so far, then the rest;
 //! - finished and not acknowledged: `Accepted`, the whole text, [`TurnEvent::Finished`];
+//! - acknowledged, as far back as [`limits::UNACKNOWLEDGED`] prompts: `Accepted`, `Finished` with
+//!   [`Outcome::Done`] and no text, which the worker has forgotten;
 //! - cut off by the end of a worker: `Accepted`, the text so far as known, `Finished` with
 //!   [`Failure::WorkerEnded`].
 //!

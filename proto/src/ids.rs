@@ -97,10 +97,17 @@ macro_rules! checked_text {
     };
 }
 
+/// True for the characters that change the direction of text or end a line without being control
+/// characters: with them one name can look like another.
+fn turns_text(character: char) -> bool {
+    matches!(character,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 checked_text! {
     /// What a user is called in users.yaml: for people to read, never part of a path.
     UserName, limits::NAME,
-    |name| name.trim() == name && !name.chars().any(char::is_control),
+    |name| name.trim() == name && !name.chars().any(|c| c.is_control() || turns_text(c)),
     "a user's name has 1 to 64 bytes, no control characters and no space at its ends"
 }
 checked_text! {
@@ -195,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_user_name_cannot_hold_control_characters() {
-        for bad in ["", " alice", "al\nice", "al\u{1b}[2Jice"] {
+        for bad in ["", " alice", "al\nice", "al\u{1b}[2Jice", "al\u{202e}eci"] {
             assert!(UserName::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
         assert!(UserName::try_from("Alice Ünal".to_owned()).is_ok());

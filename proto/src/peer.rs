@@ -33,3 +33,13 @@ pub fn credentials(socket: &impl AsFd) -> Result<PeerCredentials, nix::Error> {
         gid: Gid::from_raw(found.gid()),
     })
 }
+
+/// Has the kernel refuse descriptors that the peer would send along with its bytes (`SO_PASSRIGHTS`,
+/// Linux 6.16), also those of connections accepted from a listener.
+///
+/// Without it they are dropped by the plain read(2) of the receiver, and closing somebody else's
+/// descriptor can block: a TCP socket with `SO_LINGER` set and unsent data does. An older kernel does
+/// not know the option, and SECURITY.md says what that leaves open.
+pub fn refuse_descriptors(socket: &impl AsFd) {
+    let _ = crate::sys::set_pass_rights(socket.as_fd(), false);
+}

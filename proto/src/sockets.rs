@@ -5,12 +5,14 @@ use std::{
     io,
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown},
-        net::UnixListener,
+        net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use nix::unistd::Gid;
+
+use crate::peer;
 
 /// The gateway's socket of the broker.
 #[must_use]
@@ -75,6 +77,12 @@ pub fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     chown(directory, None, group.map(Gid::as_raw)).map_err(context)?;
     std::fs::set_permissions(directory, PermissionsExt::from_mode(directory_mode))
         .map_err(context)?;
+    if UnixStream::connect(path).is_ok() {
+        return Err(context(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another one is running",
+        )));
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context(error)),
         _ => {}
@@ -83,5 +91,7 @@ pub fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     chown(path, None, group.map(Gid::as_raw)).map_err(context)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(socket_mode)).map_err(context)?;
     listener.set_nonblocking(true).map_err(context)?;
+    // Inherited by every connection that is accepted from it.
+    peer::refuse_descriptors(&listener);
     Ok(listener)
 }

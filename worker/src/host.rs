@@ -173,7 +173,9 @@ impl<T: Tree> Host<T> {
         };
         if let Some(agent) = &self.agent {
             let readable = |stream: &Option<UnixStream>, cx: &mut Context<'_>| {
-                stream.as_ref().is_some_and(|stream| stream.poll_read_ready(cx).is_ready())
+                stream
+                    .as_ref()
+                    .is_some_and(|stream| stream.poll_read_ready(cx).is_ready())
             };
             ready.output = readable(&agent.output, cx);
             ready.errors = readable(&agent.errors, cx);
@@ -183,7 +185,11 @@ impl<T: Tree> Host<T> {
         if let Some(link) = &self.link {
             (ready.from_gateway, ready.to_gateway) = link.poll(self.effects.frames.len(), cx);
         }
-        if ready.any() { Poll::Ready(ready) } else { Poll::Pending }
+        if ready.any() {
+            Poll::Ready(ready)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Lets the engine know of all that is ready; an error is the end of the worker.
@@ -191,7 +197,9 @@ impl<T: Tree> Host<T> {
         if ready.output {
             self.listen(now);
         }
-        if ready.errors && let Some(agent) = &mut self.agent {
+        if ready.errors
+            && let Some(agent) = &mut self.agent
+        {
             agent.hear();
         }
         if ready.children {
@@ -225,6 +233,9 @@ impl<T: Tree> Host<T> {
             if self.effects.end_agent {
                 break;
             }
+            // Before more is read: what comes next may take longer, the end of a turn for one.
+            self.engine.flush(&mut self.effects);
+            self.send();
         }
         self.engine.flush(&mut self.effects);
     }
@@ -232,7 +243,7 @@ impl<T: Tree> Host<T> {
     fn read_lines(&mut self, now: Instant) {
         let Some(agent) = &mut self.agent else { return };
         loop {
-            match agent.lines.next() {
+            match agent.lines.next_line() {
                 Ok(Some(line)) => self.engine.line(line, now, &mut self.effects),
                 Ok(None) => return,
                 Err(_) => self.engine.line_too_long(now, &mut self.effects),
@@ -268,10 +279,13 @@ impl<T: Tree> Host<T> {
             agent.drain();
             self.read_lines(now);
         }
-        let Some(agent) = self.agent.take() else { return };
+        let Some(agent) = self.agent.take() else {
+            return;
+        };
         self.closed = None;
         self.engine.flush(&mut self.effects);
-        self.engine.agent_ended(status, &agent.complaints, now, &mut self.effects);
+        self.engine
+            .agent_ended(status, &agent.complaints, now, &mut self.effects);
     }
 
     fn receive(&mut self, now: Instant) {
@@ -332,7 +346,12 @@ impl<T: Tree> Host<T> {
             self.closed = None;
             self.tree.kill();
         }
-        if self.link.as_ref().and_then(Link::due).is_some_and(|due| now >= due) {
+        if self
+            .link
+            .as_ref()
+            .and_then(Link::due)
+            .is_some_and(|due| now >= due)
+        {
             self.detach();
         }
     }
@@ -400,8 +419,14 @@ impl<T: Tree> Host<T> {
     fn report(&mut self, now: Instant) {
         let report = Report {
             in_turn: self.engine.in_turn(),
-            agent_pid: self.agent.as_ref().map_or(0, |agent| agent.pid.as_raw().unsigned_abs()),
-            session: self.engine.session().map_or([0; 16], |session| session.to_bytes()),
+            agent_pid: self
+                .agent
+                .as_ref()
+                .map_or(0, |agent| agent.pid.as_raw().unsigned_abs()),
+            session: self
+                .engine
+                .session()
+                .map_or([0; 16], |session| session.to_bytes()),
             turns: self.engine.turns(),
             ..self.reports.latest()
         };

@@ -36,7 +36,9 @@ pub enum NotGiven {
     )]
     Control,
     /// Descriptor 3 is not open.
-    #[error("descriptor {CONNECTION_FD} is not open: the broker passes the gateway's connection there")]
+    #[error(
+        "descriptor {CONNECTION_FD} is not open: the broker passes the gateway's connection there"
+    )]
     Connection,
     /// The assignment could not be received.
     #[error("the assignment cannot be received: {0}")]
@@ -76,7 +78,9 @@ impl Inherited {
         let control = control
             .filter(|socket| getsockopt(socket, sockopt::SockType) == Ok(SockType::SeqPacket))
             .ok_or(NotGiven::Control)?;
-        let connection = connection.map(UnixStream::from).ok_or(NotGiven::Connection)?;
+        let connection = connection
+            .map(UnixStream::from)
+            .ok_or(NotGiven::Connection)?;
         let assignment = receive_assignment(&control)?;
         let key = match key {
             Some(file) if assignment.has_key => Some(read_key(File::from(file))?),
@@ -85,7 +89,12 @@ impl Inherited {
             }
             _ => None,
         };
-        Ok(Self { connection, control, assignment, key })
+        Ok(Self {
+            connection,
+            control,
+            assignment,
+            key,
+        })
     }
 }
 
@@ -101,7 +110,9 @@ fn receive_assignment(control: &OwnedFd) -> Result<Assignment, NotGiven> {
 /// One line; the file is the administrator's, opened and judged by the broker.
 fn read_key(file: File) -> Result<Key, NotGiven> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY + 1));
-    file.take(KEY as u64 + 1).read_to_end(&mut bytes).map_err(NotGiven::Key)?;
+    file.take(KEY as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(NotGiven::Key)?;
     let invalid = || NotGiven::Key(io::Error::from(io::ErrorKind::InvalidData));
     if bytes.len() > KEY {
         return Err(invalid());

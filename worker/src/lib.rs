@@ -98,10 +98,17 @@ fn asked(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<String>
 
 /// Confines this process, and only then makes the runtime.
 fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
-    let Inherited { connection, control, assignment, key } = inherited;
+    let Inherited {
+        connection,
+        control,
+        assignment,
+        key,
+    } = inherited;
     let (tree, confined) = confinement::irrevocably_confine(&assignment)?;
     let journal = Journal::open(Path::new(&assignment.state))?;
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let started = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let engine = Engine::new(&assignment, journal, started);
     let report = first_report(confined, &engine);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -112,7 +119,15 @@ fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     runtime.block_on(async {
         let connection = connection.into();
-        let parts = Parts { assignment, key, tree, engine, control, connection, report };
+        let parts = Parts {
+            assignment,
+            key,
+            tree,
+            engine,
+            control,
+            connection,
+            report,
+        };
         Host::new(parts)?.run().await;
         Ok(())
     })
@@ -125,7 +140,9 @@ fn first_report(confined: Confined, engine: &Engine) -> Report {
         landlock_abi: confined.landlock_abi,
         landlock_whole: confined.landlock_whole,
         seccomp: confined.seccomp,
-        session: engine.session().map_or([0; 16], |session| session.to_bytes()),
+        session: engine
+            .session()
+            .map_or([0; 16], |session| session.to_bytes()),
         turns: 0,
     }
 }

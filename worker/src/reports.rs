@@ -31,7 +31,11 @@ impl Reports {
     /// Sends the first report.
     pub fn begin(control: &impl AsFd, first: Report, now: Instant) -> Self {
         deliver(control, &first);
-        Self { latest: first, sent: first, paid: now + PAUSE }
+        Self {
+            latest: first,
+            sent: first,
+            paid: now + PAUSE,
+        }
     }
 
     /// Takes note of the state, and sends it if it is another and it is time.
@@ -92,7 +96,11 @@ mod tests {
         let mut reports = Reports::begin(&ours, report(0), begin);
 
         for turns in 1..=1000 {
-            reports.offer(&ours, report(turns), begin + Duration::from_millis(turns.into()));
+            reports.offer(
+                &ours,
+                report(turns),
+                begin + Duration::from_millis(turns.into()),
+            );
         }
         let due = reports.due().unwrap();
         reports.offer(&ours, reports.latest(), due);
@@ -102,7 +110,10 @@ mod tests {
         while let Ok(length) = recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
             received.push(Report::from_bytes(&bytes[..length]).unwrap().turns);
         }
-        assert!(received.len() <= REPORTS_PER_SECOND as usize, "{received:?}");
+        assert!(
+            received.len() <= REPORTS_PER_SECOND as usize,
+            "{received:?}"
+        );
         assert_eq!(received[..3], [0, 1, 2], "the first ones are not held back");
         assert_eq!(received.last(), Some(&1000));
         assert_eq!(reports.due(), None);

@@ -65,7 +65,11 @@ pub fn receive_with_descriptor(
         }
     }
     let length = message.bytes;
-    let only = if received.len() == 1 { received.pop() } else { None };
+    let only = if received.len() == 1 {
+        received.pop()
+    } else {
+        None
+    };
     Ok((length, only))
 }
 
@@ -87,7 +91,10 @@ pub fn reap(which: Pid) -> Reaped {
                 } else {
                     libc::WEXITSTATUS(status)
                 };
-                return Reaped::Ended { pid: Pid::from_raw(pid), status };
+                return Reaped::Ended {
+                    pid: Pid::from_raw(pid),
+                    status,
+                };
             }
         }
     }

@@ -1,4 +1,5 @@
 //! What a gateway sees of a worker, with a scripted agent.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod stage;
 
@@ -29,7 +30,10 @@ fn a_turn_is_accepted_started_streamed_and_finished_in_this_order() {
     assert_eq!(gateway.event(1), TurnEvent::Started);
     let (text, finished) = gateway.answer(1);
     assert_eq!(text, "so: hello");
-    assert_eq!((finished.outcome, finished.cost_micro_usd), (Outcome::Done, 1000));
+    assert_eq!(
+        (finished.outcome, finished.cost_micro_usd),
+        (Outcome::Done, 1000)
+    );
     worker.end();
 }
 
@@ -44,13 +48,17 @@ fn costs_are_of_the_turn_and_one_process_serves_many_turns() {
     let second = gateway.answer(2);
 
     assert_eq!(first.0, second.0, "the same process");
-    assert_eq!([first.1.cost_micro_usd, second.1.cost_micro_usd], [1000, 1000]);
+    assert_eq!(
+        [first.1.cost_micro_usd, second.1.cost_micro_usd],
+        [1000, 1000]
+    );
     worker.end();
 }
 
 #[test]
 fn a_prompt_sent_again_is_told_again_and_runs_once() {
-    let count = "turn() { echo x >> $HOME/runs; say part; read -r go; say ' rest'; done_; }\nprompts";
+    let count =
+        "turn() { echo x >> $HOME/runs; say part; read -r go; say ' rest'; done_; }\nprompts";
     let place = Place::new(count);
     let mut worker = place.worker();
     worker.gateway.prompt(1, "x");
@@ -62,12 +70,22 @@ fn a_prompt_sent_again_is_told_again_and_runs_once() {
     assert_eq!(worker.gateway.event(1), TurnEvent::Text("part".into()));
     // The script takes any line as its leave to go on.
     worker.gateway.say(&ToWorker::Interrupt);
-    assert_eq!(worker.gateway.answer(1).0, " rest", "is added to what was told");
-    assert_eq!(worker.gateway.ask(1, "x"), ("part rest".into(), Outcome::Done));
+    assert_eq!(
+        worker.gateway.answer(1).0,
+        " rest",
+        "is added to what was told"
+    );
+    assert_eq!(
+        worker.gateway.ask(1, "x"),
+        ("part rest".into(), Outcome::Done)
+    );
     worker.gateway.say(&ToWorker::Acknowledge(prompt_id(1)));
     assert_eq!(worker.gateway.ask(1, "x"), (String::new(), Outcome::Done));
 
-    assert_eq!(fs::read_to_string(place.home().join("runs")).unwrap(), "x\n");
+    assert_eq!(
+        fs::read_to_string(place.home().join("runs")).unwrap(),
+        "x\n"
+    );
     worker.end();
 }
 
@@ -86,9 +104,18 @@ fn answers_outlive_the_worker_and_what_it_was_killed_in_is_said_to_be_cut_off() 
     worker.end();
 
     let mut worker = place.worker();
-    assert_eq!(worker.gateway.ask(1, "fine"), ("whole".into(), Outcome::Done));
-    assert_eq!(worker.gateway.ask(2, "hang").1, failed(Failure::WorkerEnded));
-    assert_eq!(worker.gateway.ask(3, "waits"), ("whole".into(), Outcome::Done));
+    assert_eq!(
+        worker.gateway.ask(1, "fine"),
+        ("whole".into(), Outcome::Done)
+    );
+    assert_eq!(
+        worker.gateway.ask(2, "hang").1,
+        failed(Failure::WorkerEnded)
+    );
+    assert_eq!(
+        worker.gateway.ask(3, "waits"),
+        ("whole".into(), Outcome::Done)
+    );
     worker.end();
 }
 
@@ -130,8 +157,16 @@ fn every_way_to_fail_has_its_name_and_leaves_the_worker_usable() {
     let mut id = 0;
     for (prompt, text, failure) in table {
         let begin = Instant::now();
-        assert_eq!(worker.gateway.ask(id, prompt), (text.to_owned(), failed(failure)), "{prompt}");
-        assert!(begin.elapsed() < Duration::from_secs(2), "{prompt} took {:?}", begin.elapsed());
+        assert_eq!(
+            worker.gateway.ask(id, prompt),
+            (text.to_owned(), failed(failure)),
+            "{prompt}"
+        );
+        assert!(
+            begin.elapsed() < Duration::from_secs(2),
+            "{prompt} took {:?}",
+            begin.elapsed()
+        );
         let next = worker.gateway.ask(id + 1, "after it");
         assert_eq!(next, ("fine".to_owned(), Outcome::Done), "after {prompt}");
         id += 2;
@@ -149,7 +184,11 @@ fn an_agent_that_is_missing_is_said_to_be() {
     for missing in ["/nowhere/claude", "/etc/passwd", "/etc"] {
         place.assignment.agent = vec![missing.to_owned()];
         let mut worker = place.worker();
-        assert_eq!(worker.gateway.ask(1, "x").1, failed(Failure::AgentMissing), "{missing}");
+        assert_eq!(
+            worker.gateway.ask(1, "x").1,
+            failed(Failure::AgentMissing),
+            "{missing}"
+        );
         worker.gateway.say(&ToWorker::Acknowledge(prompt_id(1)));
         worker.end();
         fs::remove_dir_all(&place.assignment.state).unwrap();
@@ -213,7 +252,10 @@ fn an_agent_that_ignores_the_interrupt_is_ended() {
 
     assert_eq!(worker.gateway.outcome(1), Outcome::Interrupted);
     let took = begin.elapsed();
-    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(7), "{took:?}");
+    assert!(
+        took > Duration::from_secs(4) && took < Duration::from_secs(7),
+        "{took:?}"
+    );
     assert_eq!(worker.gateway.ask(2, "x"), ("fine".into(), Outcome::Done));
     worker.end();
 }
@@ -237,7 +279,11 @@ fn the_clocks_interrupt() {
         (2, "tool", Failure::ToolTooLong),
         (3, "chatty", Failure::TurnTooLong),
     ] {
-        assert_eq!(worker.gateway.ask(id, prompt).1, failed(failure), "{prompt}");
+        assert_eq!(
+            worker.gateway.ask(id, prompt).1,
+            failed(failure),
+            "{prompt}"
+        );
     }
     worker.end();
 }
@@ -313,7 +359,10 @@ fn every_tool_may_run_a_question_is_shown_and_an_unknown_request_is_answered() {
     );
     let mut worker = place.worker();
 
-    assert_eq!(worker.gateway.ask(1, "x").0, "before\n\nWhich?\n- A\n\nafter");
+    assert_eq!(
+        worker.gateway.ask(1, "x").0,
+        "before\n\nWhich?\n- A\n\nafter"
+    );
 
     let answers = fs::read_to_string(place.home().join("answers")).unwrap();
     let answers: Vec<&str> = answers.lines().collect();
@@ -364,7 +413,10 @@ fn instructions_of_the_home_and_a_change_of_model_reach_the_agent() {
     }
 
     let first = fs::read_to_string(place.home().join("first")).unwrap();
-    assert!(first.contains(r#""appendSystemPrompt":"be brief""#), "{first}");
+    assert!(
+        first.contains(r#""appendSystemPrompt":"be brief""#),
+        "{first}"
+    );
     let models = fs::read_to_string(place.home().join("models")).unwrap();
     let models: Vec<&str> = models.lines().collect();
     assert_eq!(models[0], "none");
@@ -383,7 +435,10 @@ fn what_the_disk_does_not_take_is_said_and_told_again() {
     fs::remove_dir_all(&answers).unwrap();
     fs::write(&answers, "in the way").unwrap();
 
-    assert_eq!(worker.gateway.ask(2, "x"), ("text".into(), failed(Failure::Disk)));
+    assert_eq!(
+        worker.gateway.ask(2, "x"),
+        ("text".into(), failed(Failure::Disk))
+    );
     assert_eq!(worker.gateway.ask(2, "x").1, failed(Failure::Disk));
     fs::remove_file(&answers).unwrap();
     assert_eq!(worker.gateway.ask(3, "x"), ("text".into(), Outcome::Done));

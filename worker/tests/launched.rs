@@ -1,10 +1,11 @@
 //! The program itself, as the first process of a PID namespace and as an account without privileges:
 //! what its agent can and cannot do with the other walls, namespaces and accounts, mostly off.
 //! Needs root, unshare(1) and setpriv(1).
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
@@ -62,7 +63,10 @@ fn can_run() -> bool {
         .all(|tool| Command::new(tool).arg("--version").output().is_ok());
     let can = nix::unistd::geteuid().is_root() && tools;
     if !can {
-        assert!(std::env::var_os("KAI_TESTS_MUST_RUN").is_none(), "needs root, unshare, setpriv");
+        assert!(
+            std::env::var_os("KAI_TESTS_MUST_RUN").is_none(),
+            "needs root, unshare, setpriv"
+        );
         eprintln!("skipped: needs root");
     }
     can
@@ -70,7 +74,14 @@ fn can_run() -> bool {
 
 impl Launched {
     fn new(key: Option<&str>) -> Self {
-        let place = tempfile::Builder::new().prefix("kai-worker-test").tempdir_in("/var/lib").unwrap();
+        // One start at a time: another would inherit what is meant for this one, the program's file
+        // among it while it is being written.
+        static STARTS: Mutex<()> = Mutex::new(());
+        let start = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = tempfile::Builder::new()
+            .prefix("kai-worker-test")
+            .tempdir_in("/var/lib")
+            .unwrap();
         let path = |name: &str| place.path().join(name);
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["home", "state"] {
@@ -84,15 +95,16 @@ impl Launched {
         fs::write(path("outside"), "everybody may read this").unwrap();
         fs::write(path("key"), key.unwrap_or_default()).unwrap();
         let assignment = assignment(place.path(), key.is_some());
-        let (control, its_control) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .unwrap();
+        let (control, its_control) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
         let datagram = codec::encode(&assignment).unwrap();
         send(control.as_raw_fd(), &datagram, MsgFlags::empty()).unwrap();
         let (gateway, its_gateway) = UnixStream::pair().unwrap();
-        // One start at a time, or it would inherit what is meant for another.
-        static STARTS: Mutex<()> = Mutex::new(());
-        let start = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
         for inherited in [its_gateway.as_fd(), its_control.as_fd()] {
             fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         }
@@ -120,8 +132,17 @@ impl Launched {
             .spawn()
             .unwrap();
         drop((its_gateway, its_control, start));
-        gateway.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut launched = Self { place, child, control, gateway, frames: FrameReader::new(), id: 0 };
+        gateway
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut launched = Self {
+            place,
+            child,
+            control,
+            gateway,
+            frames: FrameReader::new(),
+            id: 0,
+        };
         assert!(matches!(launched.next(), FromWorker::Hello(_)));
         launched
     }
@@ -130,7 +151,11 @@ impl Launched {
         let mut chunk = [0; 4096];
         loop {
             let wanted = self.frames.wanted().min(chunk.len());
-            let read = self.gateway.read(&mut chunk[..wanted]).unwrap();
+            let read = match self.gateway.read(&mut chunk[..wanted]) {
+                // A read with a time limit is not begun again by the kernel, signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.unwrap(),
+            };
             assert!(read > 0, "the worker has ended");
             if let Some(body) = self.frames.push(&chunk[..read], FromWorker::LIMIT).unwrap() {
                 return codec::decode(&body).unwrap();
@@ -157,7 +182,9 @@ impl Launched {
         self.gateway.write_all(&frame).unwrap();
         let mut answer = String::new();
         loop {
-            let FromWorker::Turn { event, .. } = self.next() else { continue };
+            let FromWorker::Turn { event, .. } = self.next() else {
+                continue;
+            };
             match event {
                 TurnEvent::Text(text) => answer.push_str(&text),
                 TurnEvent::Finished(finished) => {
@@ -190,7 +217,11 @@ fn assignment(place: &Path, has_key: bool) -> Assignment {
         has_key,
         model: None,
         budget_micro_usd: None,
-        clocks: Clocks { silence: hour, turn: hour, tool: hour },
+        clocks: Clocks {
+            silence: hour,
+            turn: hour,
+            tool: hour,
+        },
         connect_ports: Some(vec![443]),
         read_paths: Vec::new(),
     }
@@ -208,8 +239,16 @@ fn the_agent_works_and_the_walls_stand() {
     let mut run = |command: &str| launched.run(command);
 
     assert_eq!(run("id -u").trim(), ACCOUNT.to_string());
-    assert_eq!(run("pwd; echo x > file && cat file").split_whitespace().last(), Some("x"));
-    assert_eq!(run("echo ok > $TMPDIR/x && stat -c %a $TMPDIR").trim(), "700");
+    assert_eq!(
+        run("pwd; echo x > file && cat file")
+            .split_whitespace()
+            .last(),
+        Some("x")
+    );
+    assert_eq!(
+        run("echo ok > $TMPDIR/x && stat -c %a $TMPDIR").trim(),
+        "700"
+    );
     assert_eq!(run("head -c 3 /etc/passwd").trim(), "roo");
     for (command, refusal) in [
         (format!("cat {outside}"), "Permission denied"),
@@ -223,7 +262,10 @@ fn the_agent_works_and_the_walls_stand() {
         ("echo forged > /proc/$AGENT/fd/0".into(), "No such device"),
     ] {
         let said = run(&format!("{command} && echo REACHED"));
-        assert!(!said.contains("REACHED") && said.contains(refusal), "{command}: {said}");
+        assert!(
+            !said.contains("REACHED") && said.contains(refusal),
+            "{command}: {said}"
+        );
     }
     // Signals reach neither the worker, which is first in its namespace, nor anything outside.
     assert!(run("kill -9 1; kill -STOP 1; echo still").contains("still"));
@@ -238,7 +280,12 @@ fn the_key_is_in_the_agents_environment_and_nowhere_in_the_workers_reach() {
 
     assert_eq!(launched.run("echo $ANTHROPIC_API_KEY").trim(), "sk-made-up");
     // Standard input is the agent's own; the gateway's and the broker's sockets are not there.
-    assert_eq!(launched.run("readlink /proc/self/fd/* | grep -c socket").trim(), "1");
+    assert_eq!(
+        launched
+            .run("readlink /proc/self/fd/* | grep -c socket")
+            .trim(),
+        "1"
+    );
 }
 
 #[test]
@@ -247,9 +294,13 @@ fn a_tool_that_left_its_session_ends_with_the_agent() {
         return;
     }
     let mut launched = Launched::new(None);
-    let count = "ls /proc | grep -c '^[0-9]'";
-    launched.run("setsid -f sleep 1000 >&- 2>&-; setsid -f sh -c 'trap : TERM; while :; do sleep 1; done' >&- 2>&-");
-    let with: u32 = launched.run(count).trim().parse().unwrap();
+    let count = "cat /proc/[0-9]*/comm | grep -c sleep";
+    launched.run(
+        "setsid -f sleep 1000 >&- 2>&-; setsid -f sh -c 'trap : TERM; sleep 2000; :' >&- 2>&-",
+    );
+    // setsid -f does not wait for what it starts.
+    launched.run("while [ $(cat /proc/[0-9]*/comm | grep -c sleep) -lt 2 ]; do :; done");
+    assert_eq!(launched.run(count).trim(), "2");
 
     let mut frame = Vec::new();
     codec::encode_frame(&ToWorker::NewSession, &mut frame).unwrap();
@@ -257,9 +308,7 @@ fn a_tool_that_left_its_session_ends_with_the_agent() {
     launched.gateway.write_all(&frame).unwrap();
     while !matches!(launched.next(), FromWorker::Description(_)) {}
     let took = begin.elapsed();
-    let without: u32 = launched.run(count).trim().parse().unwrap();
-
-    assert!(with >= without + 2, "{with} processes before, {without} after");
+    assert_eq!(launched.run(count).trim(), "0");
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
@@ -270,14 +319,22 @@ fn the_worker_ends_when_the_broker_does_and_leaves_nothing() {
     }
     let mut launched = Launched::new(None);
     launched.run("setsid -f sleep 54321 >&- 2>&-");
-    let (other, _) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
+    let (other, _) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::empty(),
+    )
+    .unwrap();
 
     drop(std::mem::replace(&mut launched.control, other));
 
     let mut byte = [0];
     assert_eq!(launched.gateway.read(&mut byte).unwrap(), 0);
     launched.child.wait().unwrap();
-    let left = Command::new("pgrep").args(["-f", "^sleep 54321"]).output().unwrap();
+    let left = Command::new("pgrep")
+        .args(["-f", "^sleep 54321"])
+        .output()
+        .unwrap();
     assert!(left.stdout.is_empty());
 }

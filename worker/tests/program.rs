@@ -1,9 +1,13 @@
 //! The program as somebody might start it by hand.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::process::{Command, Output};
 
 fn worker(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kai-worker")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_kai-worker"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 #[test]

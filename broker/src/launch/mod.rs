@@ -33,7 +33,7 @@ use std::{
     },
 };
 
-use kai_proto::{codec, worker_broker::Assignment};
+use kai_proto::{codec, peer, worker_broker::Assignment};
 use nix::{
     fcntl::OFlag,
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair},
@@ -186,6 +186,7 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
         SockFlag::SOCK_CLOEXEC,
     )
     .map_err(sockets)?;
+    peer::refuse_descriptors(&ours);
     let assignment = codec::encode(order.assignment)?;
     send(ours.as_raw_fd(), &assignment, MsgFlags::MSG_DONTWAIT).map_err(sockets)?;
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(sockets)?;
@@ -197,6 +198,8 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
             status: File::from(status),
         }),
         Side::Child => {
+            // Open here, the broker's end would hide from step 10 that the broker is gone.
+            drop(ours);
             let (step, error) = become_worker(&order, &theirs);
             let [a, b, c, d] = error.raw_os_error().unwrap_or(0).to_le_bytes();
             let _ = File::from(report).write_all(&[step as u8, a, b, c, d]);

@@ -13,7 +13,10 @@ use std::{
 use nix::{
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
-    sys::stat::Mode,
+    sys::{
+        stat::Mode,
+        statvfs::{FsFlags, statvfs},
+    },
 };
 
 use super::{Failed, Step};
@@ -148,8 +151,14 @@ fn hide(world: &World, kept: &[(&Kept, OwnedFd)]) -> io::Result<()> {
         }
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(&source), &kept.path, None::<&str>, bind, None::<&str>)?;
+        // A remount sets all flags anew: what the admin took away stays away.
+        let had = statvfs(&kept.path)?.flags();
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        flags.set(MsFlags::MS_RDONLY, kept.read_only);
+        flags.set(
+            MsFlags::MS_RDONLY,
+            kept.read_only || had.contains(FsFlags::ST_RDONLY),
+        );
+        flags.set(MsFlags::MS_NOEXEC, had.contains(FsFlags::ST_NOEXEC));
         let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
         mount(None::<&str>, &kept.path, None::<&str>, again, None::<&str>)?;
     }

@@ -326,6 +326,17 @@ impl LogLevel {
     }
 }
 
+/// True unless what follows the last colon of the host's part is no port.
+fn has_a_good_port(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let after_address = authority
+        .rsplit_once(']')
+        .map_or(authority, |(_, rest)| rest);
+    after_address
+        .rsplit_once(':')
+        .is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
 /// An address without a path, a query or credentials.
 fn url(node: &Node) -> Result<String, Mistake> {
     let text = node.text()?;
@@ -335,6 +346,7 @@ fn url(node: &Node) -> Result<String, Mistake> {
     match rest.map(|rest| rest.trim_end_matches('/')) {
         Some(rest)
             if !rest.is_empty()
+                && has_a_good_port(rest)
                 && !rest.contains(['@', '?', '#', ' '])
                 && rest.chars().all(|c| c.is_ascii_graphic()) =>
         {
@@ -369,6 +381,10 @@ mod tests {
     fn mistakes_name_the_line_and_the_key() {
         for (text, said) in [
             ("", "`agent` lacks the key `command`"),
+            (
+                "agent: {command: /c, base_url: 'http://x:99999'}",
+                "`agent.base_url` must be",
+            ),
             ("agent: {command: claude}", ":1: `agent.command` must begin"),
             (
                 "agent: {command: /c}\nagnet: {}",

@@ -112,7 +112,9 @@ impl TrustedFile {
         }
         let (forbidden, wanted) = match trust {
             Trust::Configuration => (0o022, 0o644),
-            Trust::GroupSecret if found.gid() == my_group => (0o037, 0o640),
+            // systemd from 254 hands credentials over as root:root with an access list, which stat(2)
+            // shows as the group's bits; nobody but root is in that group.
+            Trust::GroupSecret if found.gid() == my_group || found.gid() == 0 => (0o037, 0o640),
             Trust::Private | Trust::GroupSecret => (0o077, 0o600),
         };
         let mode = found.mode() & 0o7777;

@@ -14,8 +14,12 @@ use std::{
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
+use crate::json::steers;
+
 /// How deep collections may stand in each other.
 const DEPTH: usize = 16;
+/// How much of a key's path a message shows.
+const SHOWN: usize = 80;
 /// How many keys a map may have; each is compared with those before it.
 const KEYS: usize = 1000;
 
@@ -28,11 +32,21 @@ pub struct Mistake {
     what: String,
 }
 
+fn printable(character: char) -> char {
+    if character.is_control() || steers(character) {
+        '\u{fffd}'
+    } else {
+        character
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: ", self.file, self.line)?;
         if !self.key.is_empty() {
-            write!(f, "`{}` ", self.key)?;
+            // A key is whatever somebody typed, or pasted: it must not steer a terminal or fill a log.
+            let shown: String = self.key.chars().take(SHOWN).map(printable).collect();
+            write!(f, "`{shown}` ")?;
         }
         f.write_str(&self.what)
     }
@@ -514,6 +528,18 @@ mod tests {
         assert!(parse(&"[".repeat(100_000)).is_err());
         let many: String = (0..100_000).map(|key| format!("k{key}:\n")).collect();
         assert!(parse(&many).unwrap_err().to_string().contains("1000 keys"));
+    }
+
+    #[test]
+    fn a_key_cannot_forge_a_line_or_steer_a_terminal() {
+        let map = parse("\"a\\nall is well\\e[31m\": 1")
+            .unwrap()
+            .into_map()
+            .unwrap();
+
+        let said = map.finish().unwrap_err().to_string();
+
+        assert!(!said.chars().any(char::is_control), "{said:?}");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use kai_emulators::prerequisite::found_or_skipped;
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 
 /// A running playground, ended as by a service manager.
@@ -31,9 +32,20 @@ impl Playground {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let link = lines
-            .map_while(Result::ok)
-            .find(|line| line.contains("http://"))?;
+        let mut lines = lines.map_while(Result::ok);
+        let Some(link) = lines.find(|line| line.contains("http://")) else {
+            child.wait().unwrap();
+            let may_be = if geteuid().is_root() {
+                Ok(())
+            } else {
+                Err("it needs user namespaces")
+            };
+            assert!(
+                found_or_skipped(may_be).is_none(),
+                "the playground did not start"
+            );
+            return None;
+        };
         let (address, token) = link.trim().split_once("/#").unwrap();
         let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
         Some(Self {

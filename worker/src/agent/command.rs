@@ -53,7 +53,11 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
         command.arg(format!("--model={model}"));
     }
     if let Some(budget) = start.budget_micro_usd {
-        command.arg(format!("--max-budget-usd={}.{:06}", budget / 1_000_000, budget % 1_000_000));
+        command.arg(format!(
+            "--max-budget-usd={}.{:06}",
+            budget / 1_000_000,
+            budget % 1_000_000
+        ));
     }
     let account = assignment.account.as_str();
     command
@@ -82,7 +86,11 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
 fn search_path(home: &str) -> String {
     let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     // A colon would make two directories of one.
-    if home.contains(':') { system.to_owned() } else { format!("{system}:{home}/.local/bin") }
+    if home.contains(':') {
+        system.to_owned()
+    } else {
+        format!("{system}:{home}/.local/bin")
+    }
 }
 
 /// A directory for the agent's temporary files, this account's and 0700. With one that others can
@@ -143,7 +151,11 @@ mod tests {
             has_key: true,
             model: None,
             budget_micro_usd: None,
-            clocks: Clocks { silence: hour, turn: hour, tool: hour },
+            clocks: Clocks {
+                silence: hour,
+                turn: hour,
+                tool: hour,
+            },
             connect_ports: None,
             read_paths: Vec::new(),
         }
@@ -151,12 +163,18 @@ mod tests {
 
     #[test]
     fn the_environment_holds_what_is_listed_and_nothing_of_the_workers() {
-        let start = Start { session: None, model: None, budget_micro_usd: None };
+        let start = Start {
+            session: None,
+            model: None,
+            budget_micro_usd: None,
+        };
 
         let command = command(&assignment(), Some("sk"), &start, Path::new("/tmp/x"));
 
-        let mut names: Vec<_> =
-            command.get_envs().map(|(name, _)| name.to_str().unwrap().to_owned()).collect();
+        let mut names: Vec<_> = command
+            .get_envs()
+            .map(|(name, _)| name.to_str().unwrap().to_owned())
+            .collect();
         names.sort();
         assert_eq!(
             names,
@@ -188,7 +206,10 @@ mod tests {
 
         let command = command(&assignment(), None, &start, Path::new("/tmp/x"));
 
-        let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_str().unwrap())
+            .collect();
         assert_eq!(words[0], "--leading");
         for word in [
             "--resume=2c797a4c-d557-4c2e-a63c-9f6b29bafb1b",

@@ -59,8 +59,10 @@ impl Lines {
     ///
     /// # Errors
     /// [`TooLong`].
-    pub fn next(&mut self) -> Result<Option<&[u8]>, TooLong> {
-        let end = self.buffer[self.searched..self.filled].iter().position(|byte| *byte == b'\n');
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>, TooLong> {
+        let end = self.buffer[self.searched..self.filled]
+            .iter()
+            .position(|byte| *byte == b'\n');
         match end {
             Some(offset) if self.searched + offset - self.start > LONGEST => Err(TooLong),
             Some(offset) => {
@@ -101,7 +103,7 @@ mod tests {
             let mut found = Vec::new();
             for bytes in text.chunks(piece) {
                 feed(&mut lines, bytes);
-                while let Some(line) = lines.next().unwrap() {
+                while let Some(line) = lines.next_line().unwrap() {
                     found.push(line.to_vec());
                 }
             }
@@ -113,12 +115,12 @@ mod tests {
     fn the_longest_line_passes_and_a_longer_one_does_not() {
         let mut lines = Lines::new();
         feed(&mut lines, &vec![b'x'; LONGEST]);
-        assert_eq!(lines.next(), Ok(None));
+        assert_eq!(lines.next_line(), Ok(None));
         feed(&mut lines, b"\n");
-        assert_eq!(lines.next().unwrap().map(<[u8]>::len), Some(LONGEST));
+        assert_eq!(lines.next_line().unwrap().map(<[u8]>::len), Some(LONGEST));
 
         feed(&mut lines, &vec![b'x'; LONGEST + 1]);
-        assert_eq!(lines.next(), Err(TooLong));
+        assert_eq!(lines.next_line(), Err(TooLong));
     }
 
     #[test]
@@ -126,7 +128,7 @@ mod tests {
         let mut lines = Lines::new();
         feed(&mut lines, &vec![b'x'; LONGEST / 2]);
         feed(&mut lines, b"\n");
-        assert!(lines.next().unwrap().is_some());
+        assert!(lines.next_line().unwrap().is_some());
 
         assert!(lines.room().len() <= ROOM);
     }

@@ -64,7 +64,13 @@ impl Agent {
         // The child is not kept: dropping it neither ends nor reaps, and reaping has one place.
         let pid = Pid::from_raw(child.id().cast_signed());
         let mut unsent = Vec::new();
-        requests::control(&mut unsent, 0, Control::Initialize { append: instructions });
+        requests::control(
+            &mut unsent,
+            0,
+            Control::Initialize {
+                append: instructions,
+            },
+        );
         Ok(Self {
             pid,
             input: UnixStream::from_std(input)?,
@@ -91,7 +97,9 @@ impl Agent {
 
     /// Reads once what the agent has written: false if there is nothing now, or nothing more.
     pub fn fill(&mut self) -> bool {
-        let Some(output) = &self.output else { return false };
+        let Some(output) = &self.output else {
+            return false;
+        };
         match output.try_read(self.lines.room()) {
             Ok(read @ 1..) => {
                 self.lines.add(read);

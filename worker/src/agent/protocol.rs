@@ -278,7 +278,10 @@ pub fn read(line: &[u8]) -> Result<Line<'_>, Garbage> {
     let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|_| Garbage)?;
     let parent = envelope.parent_tool_use_id.and_then(text);
     Ok(match &*envelope.kind {
-        "stream_event" => Line::Stream { parent, event: event(envelope.event) },
+        "stream_event" => Line::Stream {
+            parent,
+            event: event(envelope.event),
+        },
         "assistant" => Line::Message {
             parent,
             message: parse(envelope.message).unwrap_or_default(),
@@ -298,7 +301,9 @@ pub fn read(line: &[u8]) -> Result<Line<'_>, Garbage> {
         "control_request" => request(envelope.request_id, envelope.request),
         "system" => match envelope.subtype.and_then(text).as_deref() {
             Some("init") => Line::Begins(serde_json::from_slice(line).unwrap_or_default()),
-            Some("api_retry") => Line::Retrying { attempt: attempt(line) },
+            Some("api_retry") => Line::Retrying {
+                attempt: attempt(line),
+            },
             _ => Line::Other,
         },
         _ => Line::Other,
@@ -314,9 +319,10 @@ fn event(raw: Option<&RawValue>) -> Event {
         "content_block_delta" if raw.delta.kind == "text_delta" => Event::Text(raw.delta.text.0),
         "content_block_start" => match raw.content_block.kind.as_str() {
             "text" => Event::TextBegins(raw.content_block.text.0),
-            "tool_use" => {
-                Event::Tool { id: raw.content_block.id, name: raw.content_block.name }
-            }
+            "tool_use" => Event::Tool {
+                id: raw.content_block.id,
+                name: raw.content_block.name,
+            },
             _ => Event::Other,
         },
         _ => Event::Other,
@@ -325,16 +331,20 @@ fn event(raw: Option<&RawValue>) -> Event {
 
 fn request<'a>(id: Option<&'a RawValue>, request: Option<&'a RawValue>) -> Line<'a> {
     // Without an id there is nothing to answer to.
-    let Some(id) = id.and_then(text) else { return Line::Other };
+    let Some(id) = id.and_then(text) else {
+        return Line::Other;
+    };
     let raw = request.and_then(|raw| serde_json::from_str::<RawRequest<'_>>(raw.get()).ok());
     let request = match raw {
-        Some(RawRequest { subtype, tool_name: name, input: Some(input) })
-            if subtype == "can_use_tool" =>
-        {
-            Request::CanUseTool { name, input }
-        }
+        Some(RawRequest {
+            subtype,
+            tool_name: name,
+            input: Some(input),
+        }) if subtype == "can_use_tool" => Request::CanUseTool { name, input },
         Some(RawRequest { subtype, .. }) => Request::Other { subtype },
-        None => Request::Other { subtype: String::new() },
+        None => Request::Other {
+            subtype: String::new(),
+        },
     };
     Line::Request { id, request }
 }
@@ -366,7 +376,11 @@ fn blocks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Block>, D::E
     Ok(match Content::deserialize(deserializer)? {
         Content::Blocks(blocks) => blocks,
         Content::Text(text) => {
-            vec![Block { kind: "text".to_owned(), text: Lossy(text), ..Block::default() }]
+            vec![Block {
+                kind: "text".to_owned(),
+                text: Lossy(text),
+                ..Block::default()
+            }]
         }
     })
 }
@@ -377,7 +391,15 @@ mod tests {
 
     #[test]
     fn what_is_not_an_object_with_a_type_is_garbage() {
-        for line in ["", "hello", "[]", "{}", "{\"type\":1}", "{\"type\":\"x\"} y", "\u{1}"] {
+        for line in [
+            "",
+            "hello",
+            "[]",
+            "{}",
+            "{\"type\":1}",
+            "{\"type\":\"x\"} y",
+            "\u{1}",
+        ] {
             assert!(matches!(read(line.as_bytes()), Err(Garbage)), "{line}");
         }
         assert!(matches!(read(b"{\"type\":\"x\xff\"}"), Err(Garbage)));
@@ -403,7 +425,11 @@ mod tests {
     fn a_delta_of_the_main_answer_is_text_also_with_half_a_surrogate_pair() {
         let line = br#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a\ud83d"}},"session_id":"x","parent_tool_use_id":null,"uuid":"y"}"#;
 
-        let Ok(Line::Stream { parent: None, event: Event::Text(text) }) = read(line) else {
+        let Ok(Line::Stream {
+            parent: None,
+            event: Event::Text(text),
+        }) = read(line)
+        else {
             panic!("is text");
         };
 
@@ -414,7 +440,10 @@ mod tests {
     fn a_tools_input_stays_as_it_came() {
         let line = br#"{"type":"control_request","request_id":"r1","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"command":"echo \u00e9 1.0","n":1.0e3}}}"#;
 
-        let Ok(Line::Request { id, request: Request::CanUseTool { name, input } }) = read(line)
+        let Ok(Line::Request {
+            id,
+            request: Request::CanUseTool { name, input },
+        }) = read(line)
         else {
             panic!("is a request");
         };
@@ -430,7 +459,9 @@ mod tests {
 
         for (cost, micros) in [("0.000275", 275), ("-1", 0), ("1e300", u64::MAX)] {
             let line = format!(r#"{{"type":"result","total_cost_usd":{cost}}}"#);
-            let Ok(Line::Result(result)) = read(line.as_bytes()) else { panic!("is a result") };
+            let Ok(Line::Result(result)) = read(line.as_bytes()) else {
+                panic!("is a result")
+            };
             assert_eq!(result.total_micro_usd(), micros);
         }
     }

@@ -4,7 +4,8 @@
 use serde::Deserialize;
 
 /// What the agent is told instead of an answer.
-pub const LATER: &str = "The user was shown this and answers in the next message. End your turn now.";
+pub const LATER: &str =
+    "The user was shown this and answers in the next message. End your turn now.";
 
 /// The text of what a tool asks the user; none for a tool that asks nothing.
 #[must_use]
@@ -81,8 +82,15 @@ mod tests {
     #[test]
     fn a_question_shows_its_choices_and_a_plan_asks_whether_to_go_on() {
         let input = r#"{"questions":[{"question":"Which?","header":"H","options":[{"label":"A","description":"first"},{"label":"B"}]},{"question":"Why?"}]}"#;
-        assert_eq!(asked("AskUserQuestion", input).unwrap(), "Which?\n- A: first\n- B\n\nWhy?");
-        assert!(asked("ExitPlanMode", r#"{"plan":"1. x"}"#).unwrap().starts_with("1. x\n\n"));
+        assert_eq!(
+            asked("AskUserQuestion", input).unwrap(),
+            "Which?\n- A: first\n- B\n\nWhy?"
+        );
+        assert!(
+            asked("ExitPlanMode", r#"{"plan":"1. x"}"#)
+                .unwrap()
+                .starts_with("1. x\n\n")
+        );
         assert_eq!(asked("Bash", "{}"), None);
     }
 

@@ -15,7 +15,16 @@ pub fn user(out: &mut Vec<u8>, text: &str) {
         role: &'static str,
         content: &'a str,
     }
-    write(out, &Line { r#type: "user", message: Message { role: "user", content: text } });
+    write(
+        out,
+        &Line {
+            r#type: "user",
+            message: Message {
+                role: "user",
+                content: text,
+            },
+        },
+    );
 }
 
 /// What the host asks of the agent.
@@ -45,7 +54,11 @@ pub fn control(out: &mut Vec<u8>, number: u32, request: Control<'_>) {
         request_id: String,
         request: Control<'a>,
     }
-    let line = Line { r#type: "control_request", request_id: format!("kai-{number}"), request };
+    let line = Line {
+        r#type: "control_request",
+        request_id: format!("kai-{number}"),
+        request,
+    };
     write(out, &line);
 }
 
@@ -70,8 +83,17 @@ pub fn allow(out: &mut Vec<u8>, request: &str, input: &RawValue) {
         #[serde(rename = "updatedInput")]
         input: &'a RawValue,
     }
-    let response = Allow { behavior: "allow", input };
-    answer(out, Response::Success { request_id: request, response });
+    let response = Allow {
+        behavior: "allow",
+        input,
+    };
+    answer(
+        out,
+        Response::Success {
+            request_id: request,
+            response,
+        },
+    );
 }
 
 /// Refuses a tool, with what the agent is to know of it.
@@ -81,18 +103,36 @@ pub fn deny(out: &mut Vec<u8>, request: &str, message: &str) {
         behavior: &'static str,
         message: &'a str,
     }
-    let response = Deny { behavior: "deny", message };
-    answer(out, Response::Success { request_id: request, response });
+    let response = Deny {
+        behavior: "deny",
+        message,
+    };
+    answer(
+        out,
+        Response::Success {
+            request_id: request,
+            response,
+        },
+    );
 }
 
 /// Answers what the host does not know; without an answer the turn would wait for ever.
 pub fn fail(out: &mut Vec<u8>, request: &str, error: &str) {
-    let response: Response<'_, ()> = Response::Error { request_id: request, error };
+    let response: Response<'_, ()> = Response::Error {
+        request_id: request,
+        error,
+    };
     answer(out, response);
 }
 
 fn answer<T: Serialize>(out: &mut Vec<u8>, response: Response<'_, T>) {
-    write(out, &Answer { r#type: "control_response", response });
+    write(
+        out,
+        &Answer {
+            r#type: "control_response",
+            response,
+        },
+    );
 }
 
 fn write(out: &mut Vec<u8>, line: &impl Serialize) {

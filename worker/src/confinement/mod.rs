@@ -86,12 +86,17 @@ impl FirstProcess {
 ///
 /// # Errors
 /// The step that failed; the worker must then end.
-pub fn irrevocably_confine(assignment: &Assignment) -> Result<(FirstProcess, Confined), Unconfined> {
+pub fn irrevocably_confine(
+    assignment: &Assignment,
+) -> Result<(FirstProcess, Confined), Unconfined> {
     let first = FirstProcess::prove()?;
     one_thread()?;
     prctl::set_dumpable(false).map_err(|error| Unconfined::Dumpable(error.into()))?;
     powerless()?;
-    let landlock = ruleset::restrict(&paths::rules(assignment)?, assignment.connect_ports.as_deref())?;
+    let landlock = ruleset::restrict(
+        &paths::rules(assignment)?,
+        assignment.connect_ports.as_deref(),
+    )?;
     seccomp::install()?;
     one_thread()?;
     let confined = Confined {
@@ -114,12 +119,21 @@ fn powerless() -> Result<(), Unconfined> {
     let (Ok(uids), Ok(gids)) = (getresuid(), getresgid()) else {
         return Err(Unconfined::Root);
     };
-    let any_root = [uids.real, uids.effective, uids.saved].iter().any(|id| id.is_root())
-        || [gids.real, gids.effective, gids.saved].iter().any(|id| id.as_raw() == 0);
+    let any_root = [uids.real, uids.effective, uids.saved]
+        .iter()
+        .any(|id| id.is_root())
+        || [gids.real, gids.effective, gids.saved]
+            .iter()
+            .any(|id| id.as_raw() == 0);
     if any_root {
         return Err(Unconfined::Root);
     }
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+    for set in [
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+        CapSet::Ambient,
+    ] {
         match caps::read(None, set) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => return Err(Unconfined::Capabilities(format!("{set:?} {held:?}"))),
@@ -130,6 +144,8 @@ fn powerless() -> Result<(), Unconfined> {
     prctl::set_no_new_privs().map_err(step)?;
     match prctl::get_no_new_privs().map_err(step)? {
         true => Ok(()),
-        false => Err(Unconfined::NoNewPrivileges(io::Error::from(io::ErrorKind::Unsupported))),
+        false => Err(Unconfined::NoNewPrivileges(io::Error::from(
+            io::ErrorKind::Unsupported,
+        ))),
     }
 }

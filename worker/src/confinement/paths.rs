@@ -42,28 +42,68 @@ pub struct Rule {
 /// What every worker has, where it exists: path, grant, reason.
 const SYSTEM: &[(&str, Grant, &str)] = &[
     ("/usr", Grant::Execute, "programs, libraries, their data"),
-    ("/bin", Grant::Execute, "a directory of its own where /usr is not merged"),
+    (
+        "/bin",
+        Grant::Execute,
+        "a directory of its own where /usr is not merged",
+    ),
     ("/sbin", Grant::Execute, "likewise"),
     ("/lib", Grant::Execute, "likewise; the loader"),
     ("/lib32", Grant::Execute, "likewise"),
     ("/lib64", Grant::Execute, "likewise"),
-    ("/opt", Grant::Execute, "programs that no package manager installed"),
+    (
+        "/opt",
+        Grant::Execute,
+        "programs that no package manager installed",
+    ),
     ("/var/lib/dpkg", Grant::Read, "dpkg -l, apt-cache policy"),
     ("/var/lib/apt/lists", Grant::Read, "apt-cache search"),
     ("/var/cache/man", Grant::Read, "man"),
     ("/var/cache/fontconfig", Grant::Read, "whatever draws text"),
-    ("/proc", Grant::Use, "the agent aborts without it; shells and runtimes write below /proc/self"),
-    ("/sys/devices/system/cpu", Grant::Read, "runtimes count processors"),
-    ("/sys/devices/system/node", Grant::Read, "runtimes look for memory nodes"),
-    ("/sys/kernel/mm/transparent_hugepage", Grant::Read, "allocators ask for it"),
-    ("/sys/fs/cgroup", Grant::Read, "runtimes look for their memory limit"),
+    (
+        "/proc",
+        Grant::Use,
+        "the agent aborts without it; shells and runtimes write below /proc/self",
+    ),
+    (
+        "/sys/devices/system/cpu",
+        Grant::Read,
+        "runtimes count processors",
+    ),
+    (
+        "/sys/devices/system/node",
+        Grant::Read,
+        "runtimes look for memory nodes",
+    ),
+    (
+        "/sys/kernel/mm/transparent_hugepage",
+        Grant::Read,
+        "allocators ask for it",
+    ),
+    (
+        "/sys/fs/cgroup",
+        Grant::Read,
+        "runtimes look for their memory limit",
+    ),
     ("/dev/null", Grant::Device, "every shell"),
     ("/dev/zero", Grant::Device, "dd and tests"),
     ("/dev/full", Grant::Device, "tests"),
     ("/dev/random", Grant::Device, "cryptography"),
-    ("/dev/urandom", Grant::Device, "the agent crashes without it"),
-    ("/dev/tty", Grant::Device, "ssh, sudo and git ask for words there"),
-    ("/dev/ptmx", Grant::Device, "new terminals: script, tmux, node-pty"),
+    (
+        "/dev/urandom",
+        Grant::Device,
+        "the agent crashes without it",
+    ),
+    (
+        "/dev/tty",
+        Grant::Device,
+        "ssh, sudo and git ask for words there",
+    ),
+    (
+        "/dev/ptmx",
+        Grant::Device,
+        "new terminals: script, tmux, node-pty",
+    ),
     ("/dev/pts", Grant::Device, "those terminals"),
     ("/dev/shm", Grant::Own, "shared memory; the worker's own"),
     ("/tmp", Grant::Own, "the worker's own"),
@@ -111,9 +151,21 @@ const SECRET: &[(&str, &str)] = &[
 /// Directories of /etc of which only some children are read: path, and those of them that are secret
 /// by being left out.
 const PARTLY: &[(&str, &[&str], &str)] = &[
-    ("ssl", &["private"], "keys of the host's sites; the certificates are for everybody"),
-    ("pki", &["private", "tls"], "likewise, as other distributions place them"),
-    ("apt", &["auth.conf", "auth.conf.d"], "logins of package archives"),
+    (
+        "ssl",
+        &["private"],
+        "keys of the host's sites; the certificates are for everybody",
+    ),
+    (
+        "pki",
+        &["private", "tls"],
+        "likewise, as other distributions place them",
+    ),
+    (
+        "apt",
+        &["auth.conf", "auth.conf.d"],
+        "logins of package archives",
+    ),
     (
         "ssh",
         &["ssh_host_*", "sshd_config", "sshd_config.d", "moduli"],
@@ -127,7 +179,13 @@ const PARTLY: &[(&str, &[&str], &str)] = &[
 /// Only for what is needed and missing; the ruleset tells when it opens the paths.
 pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     let mut rules: Vec<Rule> = Vec::with_capacity(256);
-    let mut add = |path: PathBuf, grant, needed| rules.push(Rule { path, grant, needed });
+    let mut add = |path: PathBuf, grant, needed| {
+        rules.push(Rule {
+            path,
+            grant,
+            needed,
+        })
+    };
     for (path, grant, _) in SYSTEM {
         add(path.into(), *grant, false);
     }
@@ -156,7 +214,10 @@ fn open_children(etc: &Path) -> Result<Vec<PathBuf>, RulesetFailed> {
             continue;
         }
         let path = etc.join(&name);
-        match PARTLY.iter().find(|(partly, _, _)| name.as_os_str() == *partly) {
+        match PARTLY
+            .iter()
+            .find(|(partly, _, _)| name.as_os_str() == *partly)
+        {
             None => open.push(path),
             Some((_, secret, _)) => {
                 for child in names(&path)? {
@@ -171,7 +232,10 @@ fn open_children(etc: &Path) -> Result<Vec<PathBuf>, RulesetFailed> {
 }
 
 fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>, RulesetFailed> {
-    let failed = |error| RulesetFailed::Path { path: directory.to_owned(), error };
+    let failed = |error| RulesetFailed::Path {
+        path: directory.to_owned(),
+        error,
+    };
     match fs::read_dir(directory) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.file_name()).map_err(failed))
@@ -237,7 +301,13 @@ mod tests {
         let mut open: Vec<String> = open_children(etc.path())
             .unwrap()
             .iter()
-            .map(|path| path.strip_prefix(etc.path()).unwrap().to_str().unwrap().to_owned())
+            .map(|path| {
+                path.strip_prefix(etc.path())
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect();
         open.sort();
         (etc, open)
@@ -286,7 +356,11 @@ mod tests {
         let link = place.path().join("current");
         std::os::unix::fs::symlink(real.join("agent"), &link).unwrap();
 
-        let command = [link.to_str().unwrap().to_owned(), "--flag".into(), "/vmlinuz".into()];
+        let command = [
+            link.to_str().unwrap().to_owned(),
+            "--flag".into(),
+            "/vmlinuz".into(),
+        ];
         let directories = agent_directories(&command);
 
         assert!(directories.contains(&place.path().to_owned()));

@@ -78,7 +78,10 @@ fn add(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, RulesetFa
         Err(_) if !rule.needed => return Ok(created),
         Err(error) => {
             let landlock::PathFdError::OpenCall { source: error, .. } = error else {
-                return Err(path_failed(&rule.path, io::Error::from(io::ErrorKind::Other)));
+                return Err(path_failed(
+                    &rule.path,
+                    io::Error::from(io::ErrorKind::Other),
+                ));
             };
             return Err(path_failed(&rule.path, error));
         }
@@ -100,7 +103,10 @@ fn add(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, RulesetFa
 }
 
 fn path_failed(path: &Path, error: io::Error) -> RulesetFailed {
-    RulesetFailed::Path { path: path.to_owned(), error }
+    RulesetFailed::Path {
+        path: path.to_owned(),
+        error,
+    }
 }
 
 fn access(grant: Grant) -> BitFlags<AccessFs> {
@@ -121,7 +127,10 @@ fn reached(status: &RestrictionStatus) -> Landlocked {
         (_, LandlockStatus::Available { effective_abi, .. }) => effective_abi as u8,
         _ => 0,
     };
-    Landlocked { abi, whole: status.ruleset == RulesetStatus::FullyEnforced }
+    Landlocked {
+        abi,
+        whole: status.ruleset == RulesetStatus::FullyEnforced,
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +140,11 @@ mod tests {
     use super::*;
 
     fn rule(path: &Path, grant: Grant) -> Rule {
-        Rule { path: path.to_owned(), grant, needed: true }
+        Rule {
+            path: path.to_owned(),
+            grant,
+            needed: true,
+        }
     }
 
     /// Runs `act` in a thread of its own, which alone is confined.
@@ -143,7 +156,10 @@ mod tests {
         std::thread::spawn(move || {
             let reached = restrict(&rules, ports.as_deref()).unwrap();
             if reached.abi == 0 {
-                assert!(std::env::var_os("KAI_TESTS_MUST_RUN").is_none(), "no Landlock here");
+                assert!(
+                    std::env::var_os("KAI_TESTS_MUST_RUN").is_none(),
+                    "no Landlock here"
+                );
                 eprintln!("skipped: needs Landlock");
                 return None;
             }
@@ -184,7 +200,10 @@ mod tests {
         });
 
         if let Some(reached) = reached {
-            assert_eq!(reached, [true, true, true, true, false, false, false, false]);
+            assert_eq!(
+                reached,
+                [true, true, true, true, false, false, false, false]
+            );
         }
     }
 
@@ -204,11 +223,21 @@ mod tests {
 
     #[test]
     fn a_needed_path_that_is_missing_is_an_error_and_another_is_not() {
-        let missing = Rule { path: "/nowhere".into(), grant: Grant::Own, needed: true };
-        let optional = Rule { needed: false, ..missing.clone() };
+        let missing = Rule {
+            path: "/nowhere".into(),
+            grant: Grant::Own,
+            needed: true,
+        };
+        let optional = Rule {
+            needed: false,
+            ..missing.clone()
+        };
 
         std::thread::spawn(move || {
-            assert!(matches!(restrict(&[missing], None), Err(RulesetFailed::Path { .. })));
+            assert!(matches!(
+                restrict(&[missing], None),
+                Err(RulesetFailed::Path { .. })
+            ));
             assert!(restrict(&[optional], None).is_ok());
         })
         .join()

@@ -53,7 +53,10 @@ fn programs() -> Result<Vec<BpfProgram>, FilterFailed> {
 fn filter(table: &[Denied], errno: i32) -> Result<BpfProgram, FilterFailed> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for entry in table {
-        calls.entry(entry.call).or_default().extend(cases(entry.when)?);
+        calls
+            .entry(entry.call)
+            .or_default()
+            .extend(cases(entry.when)?);
     }
     let target = TargetArch::try_from(std::env::consts::ARCH)?;
     let denial = SeccompAction::Errno(errno.unsigned_abs());
@@ -111,10 +114,30 @@ fn no_x32() -> Option<BpfProgram> {
     let jump_if_bit = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;
     Some(vec![
-        sock_filter { code: load_number, jt: 0, jf: 0, k: 0 },
-        sock_filter { code: jump_if_bit, jt: 0, jf: 1, k: X32_BIT },
-        sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS },
-        sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+        sock_filter {
+            code: load_number,
+            jt: 0,
+            jf: 0,
+            k: 0,
+        },
+        sock_filter {
+            code: jump_if_bit,
+            jt: 0,
+            jf: 1,
+            k: X32_BIT,
+        },
+        sock_filter {
+            code: answer,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_KILL_PROCESS,
+        },
+        sock_filter {
+            code: answer,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        },
     ])
 }
 
@@ -132,8 +155,14 @@ mod tests {
         let programs = programs().unwrap();
 
         let instructions: usize = programs.iter().map(Vec::len).sum();
-        assert_eq!(programs.len(), if cfg!(target_arch = "x86_64") { 5 } else { 4 });
-        assert!(instructions < 512, "{instructions} instructions run at each call");
+        assert_eq!(
+            programs.len(),
+            if cfg!(target_arch = "x86_64") { 5 } else { 4 }
+        );
+        assert!(
+            instructions < 512,
+            "{instructions} instructions run at each call"
+        );
     }
 
     /// What the kernel would answer, by running the programs as it does.
@@ -147,10 +176,14 @@ mod tests {
         };
         data.extend_from_slice(&native.to_ne_bytes());
         data.extend_from_slice(&[0; 8]);
-        arguments.iter().for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
+        arguments
+            .iter()
+            .for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
         // The strictest is the smallest as a signed number, as in seccomp(2).
         let programs = programs().unwrap();
-        let answers = programs.iter().map(|program| run(program, &data).cast_signed());
+        let answers = programs
+            .iter()
+            .map(|program| run(program, &data).cast_signed());
         answers.min().unwrap().cast_unsigned()
     }
 
@@ -222,7 +255,10 @@ mod tests {
     #[test]
     fn what_everybody_needs_is_allowed() {
         let socket = |family: i32, protocol: i32| {
-            answer(libc::SYS_socket, [family as u64, 1, protocol as u64, 0, 0, 0])
+            answer(
+                libc::SYS_socket,
+                [family as u64, 1, protocol as u64, 0, 0, 0],
+            )
         };
         assert_eq!(socket(libc::AF_UNIX, 0), ALLOWED);
         assert_eq!(socket(libc::AF_INET, libc::IPPROTO_TCP), ALLOWED);
@@ -237,9 +273,20 @@ mod tests {
         }
         let fork = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
         assert_eq!(answer(libc::SYS_clone, [fork, 0, 0, 0, 0, 0]), ALLOWED);
-        assert_eq!(answer(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0]), ALLOWED);
-        assert_eq!(answer(libc::SYS_ioctl, [0, libc::TIOCGWINSZ, 0, 0, 0, 0]), ALLOWED);
-        for call in [libc::SYS_read, libc::SYS_execve, libc::SYS_setresuid, libc::SYS_seccomp] {
+        assert_eq!(
+            answer(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0]),
+            ALLOWED
+        );
+        assert_eq!(
+            answer(libc::SYS_ioctl, [0, libc::TIOCGWINSZ, 0, 0, 0, 0]),
+            ALLOWED
+        );
+        for call in [
+            libc::SYS_read,
+            libc::SYS_execve,
+            libc::SYS_setresuid,
+            libc::SYS_seccomp,
+        ] {
             assert_eq!(answer(call, [GARBAGE; 6]), ALLOWED);
         }
     }
@@ -265,8 +312,15 @@ mod tests {
             let packet = open(socket::AddressFamily::Packet, None);
             let tcp = open(socket::AddressFamily::Inet, None);
             let thread = std::thread::spawn(|| 7).join().unwrap();
-            let child = std::process::Command::new("true").status().map(|status| status.success());
-            (packet == Err(Errno::EAFNOSUPPORT), tcp, thread, child.unwrap())
+            let child = std::process::Command::new("true")
+                .status()
+                .map(|status| status.success());
+            (
+                packet == Err(Errno::EAFNOSUPPORT),
+                tcp,
+                thread,
+                child.unwrap(),
+            )
         });
 
         assert_eq!(confined.join().unwrap(), (true, Ok(()), 7, true));
@@ -280,6 +334,10 @@ mod tests {
         calls.dedup();
 
         assert_eq!(calls.len(), all.len());
-        assert!(all.iter().chain(NO_SUCH_PROTOCOL).all(|entry| !entry.reason.is_empty()));
+        assert!(
+            all.iter()
+                .chain(NO_SUCH_PROTOCOL)
+                .all(|entry| !entry.reason.is_empty())
+        );
     }
 }

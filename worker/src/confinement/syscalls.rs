@@ -35,7 +35,11 @@ pub struct Denied {
 }
 
 const fn always(call: i64, reason: &'static str) -> Denied {
-    Denied { call, when: When::Always, reason }
+    Denied {
+        call,
+        when: When::Always,
+        reason,
+    }
 }
 
 const fn denied(call: i64, when: When, reason: &'static str) -> Denied {
@@ -92,20 +96,38 @@ pub const NOT_PERMITTED: &[Denied] = &[
     always(libc::SYS_mount_setattr, "the file system's shape"),
     always(libc::SYS_pivot_root, "the file system's shape"),
     always(libc::SYS_chroot, "the file system's shape"),
-    always(libc::SYS_unshare, "a user namespace opens much of the kernel to its maker"),
+    always(
+        libc::SYS_unshare,
+        "a user namespace opens much of the kernel to its maker",
+    ),
     always(libc::SYS_setns, "other namespaces"),
     denied(
         libc::SYS_clone,
         When::AnyBit(0, NEW_NAMESPACES),
         "a user namespace opens much of the kernel to its maker",
     ),
-    always(libc::SYS_keyctl, "keyrings are shared by all processes of an account"),
+    always(
+        libc::SYS_keyctl,
+        "keyrings are shared by all processes of an account",
+    ),
     always(libc::SYS_add_key, "likewise"),
-    always(libc::SYS_request_key, "likewise, and starts a program as root"),
+    always(
+        libc::SYS_request_key,
+        "likewise, and starts a program as root",
+    ),
     always(libc::SYS_bpf, "a large part of the kernel"),
-    always(libc::SYS_perf_event_open, "a large part of the kernel; sees other processes"),
-    always(libc::SYS_userfaultfd, "holds the kernel still in the middle of a copy"),
-    always(libc::SYS_io_uring_setup, "does calls that these filters do not see"),
+    always(
+        libc::SYS_perf_event_open,
+        "a large part of the kernel; sees other processes",
+    ),
+    always(
+        libc::SYS_userfaultfd,
+        "holds the kernel still in the middle of a copy",
+    ),
+    always(
+        libc::SYS_io_uring_setup,
+        "does calls that these filters do not see",
+    ),
     always(libc::SYS_io_uring_enter, "likewise"),
     always(libc::SYS_io_uring_register, "likewise"),
     always(libc::SYS_kexec_load, "the host"),
@@ -120,9 +142,18 @@ pub const NOT_PERMITTED: &[Denied] = &[
     always(libc::SYS_sethostname, "the host"),
     always(libc::SYS_setdomainname, "the host"),
     always(libc::SYS_acct, "the host"),
-    always(libc::SYS_syslog, "the kernel's log: addresses, and what others do"),
-    always(libc::SYS_name_to_handle_at, "the first half of opening by handle"),
-    always(libc::SYS_open_by_handle_at, "opens files past directories (CVE-2014-3519)"),
+    always(
+        libc::SYS_syslog,
+        "the kernel's log: addresses, and what others do",
+    ),
+    always(
+        libc::SYS_name_to_handle_at,
+        "the first half of opening by handle",
+    ),
+    always(
+        libc::SYS_open_by_handle_at,
+        "opens files past directories (CVE-2014-3519)",
+    ),
     always(libc::SYS_fanotify_init, "what others do with files"),
     always(libc::SYS_fanotify_mark, "likewise"),
     always(libc::SYS_settimeofday, "the host's clock"),
@@ -162,8 +193,10 @@ pub const NOT_PERMITTED_HERE: &[Denied] = &[
 pub const NOT_PERMITTED_HERE: &[Denied] = &[always(libc::SYS_kexec_file_load, "the host")];
 
 /// Answered with `ENOSYS`: the C library then falls back to what can be judged.
-pub const NOT_THERE: &[Denied] =
-    &[always(libc::SYS_clone3, "its flags are in memory, where no filter sees them")];
+pub const NOT_THERE: &[Denied] = &[always(
+    libc::SYS_clone3,
+    "its flags are in memory, where no filter sees them",
+)];
 
 /// Answered with `EAFNOSUPPORT`.
 pub const NO_SUCH_FAMILY: &[Denied] = &[denied(
@@ -181,7 +214,10 @@ pub const NO_SUCH_PROTOCOL: &[Denied] = &[
     ),
     denied(
         libc::SYS_socket,
-        When::Unless((0, libc::AF_NETLINK as u32), (2, libc::NETLINK_ROUTE as u32)),
+        When::Unless(
+            (0, libc::AF_NETLINK as u32),
+            (2, libc::NETLINK_ROUTE as u32),
+        ),
         "netlink beside what getifaddrs(3) and getaddrinfo(3) ask for",
     ),
 ];

@@ -41,9 +41,19 @@ impl Effects {
     /// Queues a text in pieces.
     pub fn text(&mut self, prompt: PromptId, mut text: &str) {
         while !text.is_empty() {
-            let (piece, rest) = text.split_at(text.floor_char_boundary(limits::TEXT_PIECE));
+            let (piece, rest) = text.split_at(fitting(text, limits::TEXT_PIECE));
             self.event(prompt, TurnEvent::Text(piece.to_owned()));
             text = rest;
         }
     }
+}
+
+/// How many bytes of `text`, at most `limit`, end with a whole character.
+#[must_use]
+pub fn fitting(text: &str, limit: usize) -> usize {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
 }

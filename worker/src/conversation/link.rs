@@ -46,7 +46,11 @@ impl Link {
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
         let stream = StdStream::from(descriptor);
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: UnixStream::from_std(stream)?, frames: FrameReader::new(), due: None })
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+            frames: FrameReader::new(),
+            due: None,
+        })
     }
 
     /// True once there is something to read, or to write of what is `unsent`.
@@ -104,7 +108,11 @@ impl Link {
         }
         unsent.drain(..written);
         unsent.shrink_to(8 * 1024);
-        if unsent.len() > STUCK { Err(Over) } else { Ok(()) }
+        if unsent.len() > STUCK {
+            Err(Over)
+        } else {
+            Ok(())
+        }
     }
 
     /// When the frame that has begun must be whole.

@@ -12,8 +12,12 @@ use crate::agent::protocol::TurnResult;
 const UNKNOWN_SESSION: &str = "No conversation found with session ID";
 
 /// What the agent writes when it has no key, or one that is refused.
-const NO_LOGIN: [&str; 4] =
-    ["Not logged in", "Invalid API key", "Please run /login", "OAuth token has expired"];
+const NO_LOGIN: [&str; 4] = [
+    "Not logged in",
+    "Invalid API key",
+    "Please run /login",
+    "OAuth token has expired",
+];
 
 /// The kind of failure by which a message of the agent says the same.
 const NO_LOGIN_KIND: &str = "authentication_failed";
@@ -61,14 +65,22 @@ fn asks_for_login(text: &str) -> bool {
 }
 
 fn said(result: &TurnResult) -> String {
-    let mut said = result.result.as_ref().map(|text| text.0.clone()).unwrap_or_default();
+    let mut said = result
+        .result
+        .as_ref()
+        .map(|text| text.0.clone())
+        .unwrap_or_default();
     for error in &result.errors {
         if !said.is_empty() {
             said.push_str("; ");
         }
         said.push_str(&error.0);
     }
-    if said.is_empty() { result.subtype.clone() } else { said }
+    if said.is_empty() {
+        result.subtype.clone()
+    } else {
+        said
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +93,10 @@ mod tests {
             subtype: subtype.to_owned(),
             is_error,
             result: (!said.is_empty()).then(|| Lossy(said.to_owned())),
-            errors: errors.iter().map(|error| Lossy((*error).to_owned())).collect(),
+            errors: errors
+                .iter()
+                .map(|error| Lossy((*error).to_owned()))
+                .collect(),
             total_cost_usd: 0.0,
         }
     }
@@ -92,24 +107,65 @@ mod tests {
         let gone = "No conversation found with session ID: 1";
         let api = |detail: &str| Failure::Api(detail.to_owned());
         let table = [
-            (result("success", true, login, &[]), None, Failure::NotLoggedIn),
             (
-                result("success", true, "Invalid API key · Fix external API key", &[]),
+                result("success", true, login, &[]),
+                None,
+                Failure::NotLoggedIn,
+            ),
+            (
+                result(
+                    "success",
+                    true,
+                    "Invalid API key · Fix external API key",
+                    &[],
+                ),
                 Some("authentication_failed"),
                 Failure::NotLoggedIn,
             ),
-            (result("success", true, "API Error: 401 x", &[]), Some("authentication_failed"), Failure::NotLoggedIn),
-            (result("success", true, "API Error: 400 x", &[]), Some("unknown"), api("API Error: 400 x")),
-            (result("error_max_turns", false, "", &[]), None, Failure::TooManySteps),
-            (result("error_max_budget_usd", false, "", &[]), None, Failure::Budget),
-            (result("error_during_execution", true, "", &[gone]), None, Failure::SessionGone),
-            (result("error_during_execution", true, "", &["a", "b"]), None, api("a; b")),
-            (result("error_of_tomorrow", true, "", &[]), None, api("error_of_tomorrow")),
+            (
+                result("success", true, "API Error: 401 x", &[]),
+                Some("authentication_failed"),
+                Failure::NotLoggedIn,
+            ),
+            (
+                result("success", true, "API Error: 400 x", &[]),
+                Some("unknown"),
+                api("API Error: 400 x"),
+            ),
+            (
+                result("error_max_turns", false, "", &[]),
+                None,
+                Failure::TooManySteps,
+            ),
+            (
+                result("error_max_budget_usd", false, "", &[]),
+                None,
+                Failure::Budget,
+            ),
+            (
+                result("error_during_execution", true, "", &[gone]),
+                None,
+                Failure::SessionGone,
+            ),
+            (
+                result("error_during_execution", true, "", &["a", "b"]),
+                None,
+                api("a; b"),
+            ),
+            (
+                result("error_of_tomorrow", true, "", &[]),
+                None,
+                api("error_of_tomorrow"),
+            ),
             (result("", false, "", &[]), None, api("")),
         ];
 
         for (result, kind, failure) in table {
-            assert_eq!(of_result(&result, kind, None), Outcome::Failed(failure), "{result:?}");
+            assert_eq!(
+                of_result(&result, kind, None),
+                Outcome::Failed(failure),
+                "{result:?}"
+            );
         }
     }
 
@@ -119,7 +175,10 @@ mod tests {
         let cut = result("error_during_execution", true, "", &[]);
         let done = result("success", false, "whole", &[]);
 
-        assert_eq!(of_result(&cut, None, Some(&Outcome::Interrupted)), Outcome::Interrupted);
+        assert_eq!(
+            of_result(&cut, None, Some(&Outcome::Interrupted)),
+            Outcome::Interrupted
+        );
         assert_eq!(of_result(&cut, None, Some(&silent)), silent);
         assert_eq!(of_result(&done, None, Some(&silent)), Outcome::Done);
     }
@@ -130,14 +189,21 @@ mod tests {
             (0, b"", Failure::NoResult),
             (1, b"", Failure::AgentEnded { status: 1 }),
             (-9, b"warning", Failure::AgentEnded { status: -9 }),
-            (1, b"No conversation found with session ID: x\n", Failure::SessionGone),
+            (
+                1,
+                b"No conversation found with session ID: x\n",
+                Failure::SessionGone,
+            ),
             (1, b"Not logged in", Failure::NotLoggedIn),
         ];
 
         for (status, complaints, failure) in table {
             assert_eq!(of_end(status, complaints, None), Outcome::Failed(failure));
         }
-        assert_eq!(of_end(1, b"", Some(&Outcome::Interrupted)), Outcome::Interrupted);
+        assert_eq!(
+            of_end(1, b"", Some(&Outcome::Interrupted)),
+            Outcome::Interrupted
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kai_proto::{
     worker_broker::Clocks,
 };
 
-use super::effects::Effects;
+use super::effects::{Effects, fitting};
 use crate::{
     agent::protocol::{Event, Message},
     durable::ANSWER,
@@ -142,7 +142,12 @@ impl Turn {
         }
         let mut between = "";
         if std::mem::take(&mut self.new_block) && !self.text.is_empty() {
-            let ends = self.text.bytes().rev().take_while(|byte| *byte == b'\n').count();
+            let ends = self
+                .text
+                .bytes()
+                .rev()
+                .take_while(|byte| *byte == b'\n')
+                .count();
             between = &"\n\n"[ends.min(2)..];
         }
         let room = ANSWER.saturating_sub(self.text.len() + between.len());
@@ -150,8 +155,12 @@ impl Turn {
             return Err(TooMuch);
         }
         self.text.push_str(between);
-        self.text.push_str(&text[..text.floor_char_boundary(room)]);
-        if text.len() > room { Err(TooMuch) } else { Ok(()) }
+        self.text.push_str(&text[..fitting(text, room)]);
+        if text.len() > room {
+            Err(TooMuch)
+        } else {
+            Ok(())
+        }
     }
 
     fn tool(&mut self, id: &str, name: &str, now: Instant, out: &mut Effects) {
@@ -245,11 +254,19 @@ mod tests {
         let now = Instant::now();
         let mut out = Effects::default();
         let mut turn = turn(now);
-        for (begins, text) in
-            [(true, "one"), (false, " more"), (true, "two\n"), (true, ""), (true, "three\n\n"), (true, "four")]
-        {
-            let event =
-                if begins { Event::TextBegins(text.into()) } else { Event::Text(text.into()) };
+        for (begins, text) in [
+            (true, "one"),
+            (false, " more"),
+            (true, "two\n"),
+            (true, ""),
+            (true, "three\n\n"),
+            (true, "four"),
+        ] {
+            let event = if begins {
+                Event::TextBegins(text.into())
+            } else {
+                Event::Text(text.into())
+            };
             turn.event(event, now, &mut out).unwrap();
         }
 
@@ -267,11 +284,14 @@ mod tests {
             .unwrap()
         };
         let mut turn = turn(now);
-        turn.event(Event::Message { id: "m1".into() }, now, &mut out).unwrap();
-        turn.event(Event::Text("hello".into()), now, &mut out).unwrap();
+        turn.event(Event::Message { id: "m1".into() }, now, &mut out)
+            .unwrap();
+        turn.event(Event::Text("hello".into()), now, &mut out)
+            .unwrap();
 
         turn.message(&whole("m1", "opus"), now, &mut out).unwrap();
-        turn.message(&whole("m2", SYNTHETIC), now, &mut out).unwrap();
+        turn.message(&whole("m2", SYNTHETIC), now, &mut out)
+            .unwrap();
         assert_eq!(turn.text, "hello");
         turn.message(&whole("m3", "opus"), now, &mut out).unwrap();
         assert_eq!(turn.text, "hello\n\nhello");
@@ -282,20 +302,35 @@ mod tests {
         let begin = Instant::now();
         let mut out = Effects::default();
         let mut turn = turn(begin);
-        assert_eq!(turn.due(&CLOCKS), (begin + 10 * SECOND, Due::Stop(Failure::Silent)));
+        assert_eq!(
+            turn.due(&CLOCKS),
+            (begin + 10 * SECOND, Due::Stop(Failure::Silent))
+        );
 
         turn.heard(None, begin + 5 * SECOND);
         assert_eq!(turn.due(&CLOCKS).0, begin + 15 * SECOND);
 
-        let tool = Event::Tool { id: "t".into(), name: "Bash".into() };
+        let tool = Event::Tool {
+            id: "t".into(),
+            name: "Bash".into(),
+        };
         turn.event(tool, begin + 6 * SECOND, &mut out).unwrap();
-        assert_eq!(turn.due(&CLOCKS), (begin + 36 * SECOND, Due::Stop(Failure::ToolTooLong)));
+        assert_eq!(
+            turn.due(&CLOCKS),
+            (begin + 36 * SECOND, Due::Stop(Failure::ToolTooLong))
+        );
 
         turn.heard(Some("t"), begin + 90 * SECOND);
-        assert_eq!(turn.due(&CLOCKS), (begin + 100 * SECOND, Due::Stop(Failure::TurnTooLong)));
+        assert_eq!(
+            turn.due(&CLOCKS),
+            (begin + 100 * SECOND, Due::Stop(Failure::TurnTooLong))
+        );
 
         turn.tools_done(&["t".into()]);
-        assert_eq!(turn.due(&CLOCKS), (begin + 100 * SECOND, Due::Stop(Failure::TurnTooLong)));
+        assert_eq!(
+            turn.due(&CLOCKS),
+            (begin + 100 * SECOND, Due::Stop(Failure::TurnTooLong))
+        );
 
         assert!(turn.stop(Outcome::Interrupted, begin + 91 * SECOND));
         assert!(!turn.stop(Outcome::Failed(Failure::Silent), begin + 92 * SECOND));

@@ -47,7 +47,11 @@ impl Acknowledged {
                 newest = newest.max(count);
             }
         }
-        Self { file, slots, count: newest }
+        Self {
+            file,
+            slots,
+            count: newest,
+        }
     }
 
     /// True if `id` is remembered.

@@ -9,15 +9,11 @@ use std::{
 };
 
 use nix::{
-    dir::{Dir, Type},
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open, openat, renameat},
-    sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat},
+    fcntl::{OFlag, open, openat, renameat},
+    sys::stat::{Mode, SFlag, fstat, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
-
-/// Entries that a listing looks at; an agent may have made millions.
-const LISTED: usize = 4096;
 
 /// An open directory.
 #[derive(Debug)]
@@ -41,16 +37,19 @@ impl Directory {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Self(openat(&self.0, name, directory_flags(), Mode::empty())?))
+        Ok(Self(openat(
+            &self.0,
+            name,
+            directory_flags(),
+            Mode::empty(),
+        )?))
     }
 
     /// The content of the regular file `name`, if it has at most `limit` bytes. None if it is
     /// missing, longer, or no file.
     #[must_use]
     pub fn read(&self, name: &str, limit: usize) -> Option<Vec<u8>> {
-        // O_NONBLOCK: opening a FIFO would wait for somebody to write.
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | common_flags();
-        let file = File::from(openat(&self.0, name, flags, Mode::empty()).ok()?);
+        let file = self.open_to_read(name).ok()?;
         let length = regular(&file)?;
         if length > limit as u64 {
             return None;
@@ -79,13 +78,31 @@ impl Directory {
             }
             other => other?,
         };
-        let written = File::from(file).write_all(content).and_then(|()| {
-            Ok(renameat(&self.0, temporary.as_str(), &self.0, name)?)
-        });
+        let written = File::from(file)
+            .write_all(content)
+            .and_then(|()| Ok(renameat(&self.0, temporary.as_str(), &self.0, name)?));
         if written.is_err() {
             let _ = self.remove(&temporary);
         }
         written
+    }
+
+    /// Opens the regular file `name` for reading.
+    ///
+    /// # Errors
+    /// What openat(2) answers, or that it is no regular file.
+    pub fn open_to_read(&self, name: &str) -> io::Result<File> {
+        // O_NONBLOCK: opening a FIFO would wait for somebody to write.
+        self.open_regular(name, OFlag::O_RDONLY)
+    }
+
+    fn open_regular(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_NONBLOCK | common_flags();
+        let file = File::from(openat(&self.0, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        match regular(&file) {
+            Some(_) => Ok(file),
+            None => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        }
     }
 
     /// Opens the regular file `name` for reading and writing in place, and makes it if it is missing.
@@ -93,12 +110,7 @@ impl Directory {
     /// # Errors
     /// What openat(2) answers, or that it is no regular file.
     pub fn open_in_place(&self, name: &str) -> io::Result<File> {
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | common_flags();
-        let file = File::from(openat(&self.0, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        match regular(&file) {
-            Some(_) => Ok(file),
-            None => Err(io::Error::from(io::ErrorKind::InvalidInput)),
-        }
+        self.open_regular(name, OFlag::O_RDWR | OFlag::O_CREAT)
     }
 
     /// Removes the file `name`; that it is missing is no error.
@@ -110,26 +122,6 @@ impl Directory {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Names of regular files in it with the time of their last change, in seconds and nanoseconds.
-    #[must_use]
-    pub fn files(&self) -> Vec<((i64, i64), String)> {
-        let mut found = Vec::new();
-        let Ok(mut listing) = Dir::openat(&self.0, ".", OFlag::O_RDONLY | common_flags(), Mode::empty())
-        else {
-            return found;
-        };
-        for entry in listing.iter().flatten().take(LISTED) {
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if !matches!(entry.file_type(), Some(Type::File) | None) {
-                continue;
-            }
-            if let Ok(stat) = fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                found.push(((stat.st_mtime, stat.st_mtime_nsec), name.to_owned()));
-            }
-        }
-        found
     }
 }
 
@@ -145,7 +137,9 @@ fn directory_flags() -> OFlag {
 fn regular(file: &impl AsFd) -> Option<u64> {
     let stat = fstat(file).ok()?;
     let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-    (kind == SFlag::S_IFREG).then(|| u64::try_from(stat.st_size).ok()).flatten()
+    (kind == SFlag::S_IFREG)
+        .then(|| u64::try_from(stat.st_size).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -183,7 +177,10 @@ mod tests {
 
         assert_eq!(std::fs::read(&target).unwrap(), b"untouched");
         assert_eq!(directory.read("x", 64).unwrap(), b"content");
-        let mode = std::fs::metadata(place.path().join("x")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(place.path().join("x"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

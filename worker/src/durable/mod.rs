@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `session` | the agent's session, as a UUID | when the agent has begun to keep it |
 //! | `turn` | the prompt that the agent has | before the agent is given it |
-//! | `answers/ID` | the answer to a prompt | before the gateway is told that it is finished |
+//! | `answers/` | the answers to prompts | before the gateway is told that they are finished |
 //! | `acknowledged` | the prompts whose answers were delivered | when the gateway says so |
 //!
 //! A worker killed at any moment leaves one of three things of a prompt: nothing, and it runs when the
@@ -13,6 +13,7 @@
 //! user's answers wrong, which it can anyway, and nothing else.
 
 mod acknowledged;
+mod answers;
 pub mod directory;
 
 use std::{
@@ -23,21 +24,18 @@ use std::{
 };
 
 use kai_proto::{
-    codec::{self, Message},
+    codec::Message,
     conversation::{Failure, Finished, Outcome},
     ids::{PromptId, SessionId},
-    limits,
 };
 use serde::{Deserialize, Serialize};
 
 use acknowledged::Acknowledged;
+use answers::Answers;
 use directory::Directory;
 
 /// Longest answer, in bytes.
 pub const ANSWER: usize = 8 * 1024 * 1024;
-
-/// The `turn` file when the agent has no prompt.
-const NO_TURN: i64 = -1;
 
 /// A finished answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,11 +62,10 @@ pub struct Unusable {
 #[derive(Debug)]
 pub struct Journal {
     directory: Directory,
-    answers: Directory,
+    slots: Directory,
     turn: File,
     session: Option<SessionId>,
-    /// Prompts with a stored answer, oldest first.
-    finished: Vec<PromptId>,
+    answers: Answers,
     acknowledged: Acknowledged,
 }
 
@@ -78,39 +75,58 @@ impl Journal {
     /// # Errors
     /// [`Unusable`] if the directory or a file in it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Unusable> {
-        Self::open_directory(path).map_err(|error| Unusable { path: path.to_owned(), error })
+        Self::open_directory(path).map_err(|error| Unusable {
+            path: path.to_owned(),
+            error,
+        })
     }
 
     fn open_directory(path: &Path) -> io::Result<Self> {
         let directory = Directory::open(path)?;
-        let answers = directory.child("answers")?;
+        let slots = directory.child("answers")?;
+        let answers = Answers::read(&slots);
         let turn = open_or_replace(&directory, "turn")?;
         let acknowledged = Acknowledged::read(open_or_replace(&directory, "acknowledged")?);
         let session = directory
             .read("session", 64)
             .and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok());
-        let mut files = answers.files();
-        files.sort_unstable();
-        let finished: Vec<PromptId> = files
-            .iter()
-            .filter_map(|(_, name)| PromptId::try_from(name.parse::<i64>().ok()?).ok())
-            .collect();
-        let mut journal = Self { directory, answers, turn, session, finished, acknowledged };
+        let mut journal = Self {
+            directory,
+            slots,
+            turn,
+            session,
+            answers,
+            acknowledged,
+        };
         journal.answer_what_was_cut_off();
         Ok(journal)
     }
 
     fn answer_what_was_cut_off(&mut self) {
         let mut bytes = [0xff; 8];
-        let Ok(8) = self.turn.read_at(&mut bytes, 0) else { return };
-        let Ok(prompt) = PromptId::try_from(i64::from_le_bytes(bytes)) else { return };
+        let Ok(8) = self.turn.read_at(&mut bytes, 0) else {
+            return;
+        };
+        let Ok(prompt) = PromptId::try_from(i64::from_le_bytes(bytes)) else {
+            return;
+        };
         if self.is_finished(prompt) || self.is_acknowledged(prompt) {
             return;
         }
         let outcome = Outcome::Failed(Failure::WorkerEnded);
-        let finished = Finished { outcome, cost_micro_usd: 0, duration_ms: 0 };
+        let finished = Finished {
+            outcome,
+            cost_micro_usd: 0,
+            duration_ms: 0,
+        };
         // Without room for it the mark stays, and the next worker tries again.
-        if let Err(error) = self.finish(prompt, &Answer { finished, text: String::new() }) {
+        if let Err(error) = self.finish(
+            prompt,
+            &Answer {
+                finished,
+                text: String::new(),
+            },
+        ) {
             tracing::warn!(%error, "what was cut off cannot be recorded");
         }
     }
@@ -128,7 +144,9 @@ impl Journal {
         }
         self.session = session;
         let written = match session {
-            Some(session) => self.directory.replace("session", session.to_string().as_bytes()),
+            Some(session) => self
+                .directory
+                .replace("session", session.to_string().as_bytes()),
             None => self.directory.remove("session"),
         };
         if let Err(error) = written {
@@ -136,50 +154,35 @@ impl Journal {
         }
     }
 
-    /// Notes that the agent is about to be given `prompt`.
+    /// Notes that the agent is about to be given `prompt`. The note stays when the prompt is answered:
+    /// the answer, or that it was acknowledged, says more.
     ///
     /// # Errors
     /// The prompt must then not be given: a worker that is killed would let it run twice.
     pub fn begin(&mut self, prompt: PromptId) -> io::Result<()> {
-        self.mark(prompt.into())
-    }
-
-    fn mark(&self, prompt: i64) -> io::Result<()> {
-        self.turn.write_all_at(&prompt.to_le_bytes(), 0)
+        self.turn.write_all_at(&i64::from(prompt).to_le_bytes(), 0)
     }
 
     /// Keeps the answer to `prompt` until it is acknowledged. Beyond
-    /// [`limits::UNACKNOWLEDGED`] the oldest goes.
+    /// [`limits::UNACKNOWLEDGED`](kai_proto::limits::UNACKNOWLEDGED) the oldest goes.
     ///
     /// # Errors
     /// What the file system answers; nothing is kept then.
     pub fn finish(&mut self, prompt: PromptId, answer: &Answer) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(answer.text.len() + 64);
-        codec::encode_frame(answer, &mut bytes).map_err(io::Error::other)?;
-        let name = prompt.to_string();
-        match self.answers.replace(&name, &bytes) {
+        match self.answers.keep(&self.slots, prompt, answer) {
             // The agent removed the directory.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.answers = self.directory.child("answers")?;
-                self.answers.replace(&name, &bytes)?;
+                self.slots = self.directory.child("answers")?;
+                self.answers.keep(&self.slots, prompt, answer)
             }
-            other => other?,
+            other => other,
         }
-        self.finished.retain(|known| *known != prompt);
-        self.finished.push(prompt);
-        while self.finished.len() > limits::UNACKNOWLEDGED {
-            let oldest = self.finished.remove(0);
-            let _ = self.answers.remove(&oldest.to_string());
-        }
-        // The answer is there, so a mark that stays is answered by it.
-        let _ = self.mark(NO_TURN);
-        Ok(())
     }
 
     /// True if there is an answer to `prompt`.
     #[must_use]
     pub fn is_finished(&self, prompt: PromptId) -> bool {
-        self.finished.contains(&prompt)
+        self.answers.contains(prompt)
     }
 
     /// True if the answer to `prompt` was delivered.
@@ -189,23 +192,18 @@ impl Journal {
     }
 
     /// The answer to `prompt`. None also if somebody has spoilt the file.
-    #[must_use]
-    pub fn answer(&self, prompt: PromptId) -> Option<Answer> {
-        let prefix = kai_proto::frame::PREFIX;
-        let bytes = self.answers.read(&prompt.to_string(), Answer::LIMIT + prefix)?;
-        let answer: Answer = codec::decode(bytes.get(prefix..)?).ok()?;
+    pub fn answer(&mut self, prompt: PromptId) -> Option<Answer> {
+        let answer = self.answers.get(&self.slots, prompt)?;
         (answer.text.len() <= ANSWER).then_some(answer)
     }
 
     /// Forgets the answer to `prompt`, and remembers that it was delivered. A prompt without an
     /// answer is left alone.
     pub fn acknowledge(&mut self, prompt: PromptId) {
-        let Some(place) = self.finished.iter().position(|known| *known == prompt) else { return };
-        // In this order: killed in between, the worker knows both, and the answer is sent again.
-        self.acknowledged.add(prompt);
-        self.finished.remove(place);
-        if let Err(error) = self.answers.remove(&prompt.to_string()) {
-            tracing::warn!(%error, "an acknowledged answer cannot be removed");
+        if self.is_finished(prompt) {
+            // In this order: killed in between, the worker knows both, and the answer is sent again.
+            self.acknowledged.add(prompt);
+            self.answers.forget(&self.slots, prompt);
         }
     }
 }
@@ -227,8 +225,15 @@ mod tests {
     }
 
     fn answer(text: &str) -> Answer {
-        let finished = Finished { outcome: Outcome::Done, cost_micro_usd: 5, duration_ms: 7 };
-        Answer { finished, text: text.to_owned() }
+        let finished = Finished {
+            outcome: Outcome::Done,
+            cost_micro_usd: 5,
+            duration_ms: 7,
+        };
+        Answer {
+            finished,
+            text: text.to_owned(),
+        }
     }
 
     #[test]
@@ -244,7 +249,7 @@ mod tests {
         journal.acknowledge(prompt(1));
         drop(journal);
 
-        let journal = Journal::open(place.path()).unwrap();
+        let mut journal = Journal::open(place.path()).unwrap();
         assert!(!journal.is_finished(prompt(1)) && journal.is_acknowledged(prompt(1)));
         assert_eq!(journal.answer(prompt(1)), None);
     }
@@ -252,9 +257,12 @@ mod tests {
     #[test]
     fn a_prompt_that_the_agent_had_and_no_answer_was_cut_off() {
         let place = tempfile::tempdir().unwrap();
-        Journal::open(place.path()).unwrap().begin(prompt(3)).unwrap();
+        Journal::open(place.path())
+            .unwrap()
+            .begin(prompt(3))
+            .unwrap();
 
-        let journal = Journal::open(place.path()).unwrap();
+        let mut journal = Journal::open(place.path()).unwrap();
 
         let outcome = journal.answer(prompt(3)).unwrap().finished.outcome;
         assert_eq!(outcome, Outcome::Failed(Failure::WorkerEnded));
@@ -276,7 +284,54 @@ mod tests {
         assert_eq!(journal.answer(prompt(7)), None);
         journal.finish(prompt(8), &answer("x")).unwrap();
         journal.acknowledge(prompt(8));
-        assert!(std::fs::symlink_metadata(path("acknowledged")).unwrap().is_file());
+        assert!(
+            std::fs::symlink_metadata(path("acknowledged"))
+                .unwrap()
+                .is_file()
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_not_whole_or_not_the_prompts_is_none() {
+        let place = tempfile::tempdir().unwrap();
+        let slot = place.path().join("answers/0");
+        let mut journal = Journal::open(place.path()).unwrap();
+        journal.finish(prompt(1), &answer("whole")).unwrap();
+        let whole = std::fs::read(&slot).unwrap();
+        for spoil in [
+            |bytes: &mut Vec<u8>| bytes.truncate(30),
+            |bytes: &mut Vec<u8>| bytes.truncate(7),
+            |bytes: &mut Vec<u8>| bytes[16..24].fill(0xff),
+            |bytes: &mut Vec<u8>| bytes[0] += 1,
+            |bytes: &mut Vec<u8>| bytes[24..].fill(0xff),
+        ] {
+            let mut bytes = whole.clone();
+            spoil(&mut bytes);
+            std::fs::write(&slot, bytes).unwrap();
+            assert_eq!(journal.answer(prompt(1)), None);
+            assert_eq!(Journal::open(place.path()).unwrap().answer(prompt(1)), None);
+        }
+        std::fs::write(&slot, whole).unwrap();
+        assert_eq!(journal.answer(prompt(1)), Some(answer("whole")));
+    }
+
+    #[test]
+    fn a_slot_is_used_again_and_a_long_one_is_cut() {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path()).unwrap();
+        for number in 0..5 {
+            journal
+                .finish(prompt(number), &answer(&"x".repeat(1 << 20)))
+                .unwrap();
+            journal.acknowledge(prompt(number));
+        }
+
+        let slots: Vec<_> = std::fs::read_dir(place.path().join("answers"))
+            .unwrap()
+            .collect();
+        assert_eq!(slots.len(), 1);
+        let length = slots[0].as_ref().unwrap().metadata().unwrap().len();
+        assert!(length < 1024, "{length}");
     }
 
     #[test]
@@ -287,14 +342,17 @@ mod tests {
 
         journal.finish(prompt(1), &answer("x")).unwrap();
 
-        assert_eq!(Journal::open(place.path()).unwrap().answer(prompt(1)), Some(answer("x")));
+        assert_eq!(
+            Journal::open(place.path()).unwrap().answer(prompt(1)),
+            Some(answer("x"))
+        );
     }
 
     #[test]
     fn the_oldest_answers_go_when_nobody_acknowledges() {
         let place = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(place.path()).unwrap();
-        for number in 0..=limits::UNACKNOWLEDGED as i64 {
+        for number in 0..=kai_proto::limits::UNACKNOWLEDGED as i64 {
             journal.finish(prompt(number), &answer("")).unwrap();
         }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{fs::PermissionsExt, net::UnixStream},
@@ -52,7 +52,9 @@ impl Tree for OneChild {
     }
 
     fn reap(&mut self) -> Reaped {
-        let Some(pid) = self.0 else { return Reaped::NoneLeft };
+        let Some(pid) = self.0 else {
+            return Reaped::NoneLeft;
+        };
         let status = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, status)) => status,
             Ok(WaitStatus::Signaled(_, signal, _)) => -(signal as i32),
@@ -98,11 +100,18 @@ impl Place {
             has_key: false,
             model: None,
             budget_micro_usd: None,
-            clocks: Clocks { silence: hour, turn: hour, tool: hour },
+            clocks: Clocks {
+                silence: hour,
+                turn: hour,
+                tool: hour,
+            },
             connect_ports: None,
             read_paths: Vec::new(),
         };
-        Self { directory, assignment }
+        Self {
+            directory,
+            assignment,
+        }
     }
 
     pub fn home(&self) -> PathBuf {
@@ -112,9 +121,13 @@ impl Place {
     /// A worker that has said Hello.
     pub fn worker(&self) -> Worker {
         let assignment = self.assignment.clone();
-        let (control, its_control) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .unwrap();
+        let (control, its_control) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
         let (gateway, its_gateway) = UnixStream::pair().unwrap();
         let thread = thread::spawn(move || {
             let journal = Journal::open(Path::new(&assignment.state)).unwrap();
@@ -128,8 +141,10 @@ impl Place {
                 session: [0; 16],
                 turns: 0,
             };
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let parts = Parts {
                     assignment,
@@ -143,7 +158,11 @@ impl Place {
                 Host::new(parts).unwrap().run().await;
             });
         });
-        let mut worker = Worker { gateway: Gateway::new(gateway), control: Some(control), thread };
+        let mut worker = Worker {
+            gateway: Gateway::new(gateway),
+            control: Some(control),
+            thread,
+        };
         worker.gateway.hello();
         worker
     }
@@ -214,7 +233,10 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, frames: FrameReader::new() }
+        Self {
+            stream,
+            frames: FrameReader::new(),
+        }
     }
 
     pub fn say(&mut self, message: &ToWorker) {
@@ -240,7 +262,11 @@ impl Gateway {
         let mut chunk = [0; 4096];
         loop {
             let wanted = self.frames.wanted().min(chunk.len());
-            let read = self.stream.read(&mut chunk[..wanted]).unwrap();
+            let read = match self.stream.read(&mut chunk[..wanted]) {
+                // A read with a time limit is not begun again by the kernel, signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.unwrap(),
+            };
             if read == 0 {
                 return None;
             }

@@ -1,4 +1,9 @@
 //! Which prompt runs, which wait, and what becomes of the agent. The only I/O is the journal's.
+//!
+//! Here is the gateway's side: prompts, the queue, clocks and answers. [`agent`] is the other one: what
+//! the agent's lines, its start and its end do to the running turn.
+
+mod agent;
 
 use std::{
     collections::VecDeque,
@@ -6,7 +11,6 @@ use std::{
 };
 
 use kai_proto::{
-    codec::shorten,
     conversation::{
         Description, Failure, Finished, FromWorker, Outcome, Prompt, ToWorker, TurnEvent,
     },
@@ -17,14 +21,11 @@ use kai_proto::{
 
 use super::{
     effects::Effects,
-    outcome,
-    turn::{Due, TooMuch, Turn},
+    turn::{Due, Turn},
 };
 use crate::{
     agent::{
         command::Start,
-        protocol::{self, Line, Request, TurnResult},
-        questions,
         requests::{self, Control},
     },
     durable::{Answer, Journal},
@@ -32,9 +33,6 @@ use crate::{
 
 /// Prompts that wait behind the running one.
 const QUEUE: usize = 64;
-
-/// Longest version of an agent, in bytes, as its description is defined.
-const VERSION: usize = 64;
 
 /// What the gateway said cannot be: its connection is to be ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -174,7 +172,7 @@ impl Engine {
         }
     }
 
-    fn answer_again(&self, id: PromptId, out: &mut Effects) {
+    fn answer_again(&mut self, id: PromptId, out: &mut Effects) {
         // It ran, so it does not run again, even if somebody has spoilt its answer.
         let lost = || Answer {
             finished: without_cost(Outcome::Failed(Failure::Disk)),
@@ -194,7 +192,11 @@ impl Engine {
 
     /// Asks the agent to end the turn.
     fn stop(&mut self, why: Outcome, now: Instant, out: &mut Effects) {
-        if self.running.as_mut().is_some_and(|turn| turn.stop(why, now)) {
+        if self
+            .running
+            .as_mut()
+            .is_some_and(|turn| turn.stop(why, now))
+        {
             self.control(Control::Interrupt, out);
         }
     }
@@ -219,13 +221,17 @@ impl Engine {
                 self.forget_session();
                 self.describe(out);
             }
-            let Some(prompt) = self.queue.pop_front() else { return };
+            let Some(prompt) = self.queue.pop_front() else {
+                return;
+            };
             self.begin(&prompt, now, out);
         }
     }
 
     fn begin(&mut self, prompt: &Prompt, now: Instant, out: &mut Effects) {
-        let left = self.budget.map(|budget| budget.saturating_sub(self.cost_of_session));
+        let left = self
+            .budget
+            .map(|budget| budget.saturating_sub(self.cost_of_session));
         if left == Some(0) {
             return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Budget), out);
         }
@@ -244,198 +250,18 @@ impl Engine {
                 self.control(Control::SetModel { model: name }, out);
             }
             Agent::Absent | Agent::Leaving => {
-                self.agent = Agent::Present { model: wanted.clone(), cost: 0 };
-                out.start_agent =
-                    Some(Start { session: self.session, model: wanted, budget_micro_usd: left });
+                self.agent = Agent::Present {
+                    model: wanted.clone(),
+                    cost: 0,
+                };
+                out.start_agent = Some(Start {
+                    session: self.session,
+                    model: wanted,
+                    budget_micro_usd: left,
+                });
             }
         }
         requests::user(&mut out.lines, &prompt.text);
-    }
-
-    /// The agent could not be started.
-    pub fn not_started(&mut self, missing: bool, now: Instant, out: &mut Effects) {
-        self.agent = Agent::Absent;
-        // What keeps an existing program from starting is the host: memory, processes, files. It is
-        // told with the status that sysexits(3) has for that, EX_OSERR.
-        let failure =
-            if missing { Failure::AgentMissing } else { Failure::AgentEnded { status: 71 } };
-        self.finish(Outcome::Failed(failure), now, out);
-        self.next(now, out);
-    }
-
-    /// One line of the agent.
-    pub fn line(&mut self, line: &[u8], now: Instant, out: &mut Effects) {
-        if line.is_empty() || !matches!(self.agent, Agent::Present { .. }) {
-            return;
-        }
-        let Ok(line) = protocol::read(line) else {
-            return self.give_up(Failure::Garbage, now, out);
-        };
-        let within = match line {
-            Line::Begins(begins) => {
-                self.heard(None, now);
-                self.session = begins.session().or(self.session);
-                self.version = shorten(begins.version().to_owned(), VERSION);
-                self.model_in_use = shorten(begins.model, limits::MODEL);
-                Ok(())
-            }
-            Line::Retrying { attempt } => {
-                self.heard(None, now);
-                if let Some(turn) = &mut self.running {
-                    turn.flush(out);
-                    out.event(turn.prompt, TurnEvent::Retrying { attempt });
-                }
-                Ok(())
-            }
-            Line::Stream { parent, event } => {
-                self.heard(parent.as_deref(), now);
-                match &mut self.running {
-                    Some(turn) if parent.is_none() => turn.event(event, now, out),
-                    _ => Ok(()),
-                }
-            }
-            Line::Message { parent, message, error } => {
-                self.heard(parent.as_deref(), now);
-                self.keep_session();
-                match &mut self.running {
-                    Some(turn) if parent.is_none() => {
-                        turn.failure = error.or(turn.failure.take());
-                        turn.message(&message, now, out)
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Line::Results { parent, tools } => {
-                self.heard(parent.as_deref(), now);
-                if let Some(turn) = &mut self.running {
-                    turn.tools_done(&tools);
-                }
-                Ok(())
-            }
-            Line::Request { id, request } => {
-                self.heard(None, now);
-                self.answer(&id, &request, out)
-            }
-            Line::Result(result) => {
-                self.result(&result, now, out);
-                Ok(())
-            }
-            Line::Other => {
-                self.heard(None, now);
-                Ok(())
-            }
-        };
-        if within == Err(TooMuch) {
-            self.give_up(Failure::TooMuchOutput, now, out);
-        }
-    }
-
-    fn heard(&mut self, parent: Option<&str>, now: Instant) {
-        if let Some(turn) = &mut self.running {
-            turn.heard(parent, now);
-        }
-    }
-
-    /// Keeps the session once the agent has written something in it: one without a message cannot be
-    /// resumed.
-    fn keep_session(&mut self) {
-        if self.session.is_some() {
-            self.journal.set_session(self.session);
-        }
-    }
-
-    /// The host's answer. Every tool may run: the walls are the kernel's.
-    fn answer(
-        &mut self,
-        id: &str,
-        request: &Request<'_>,
-        out: &mut Effects,
-    ) -> Result<(), TooMuch> {
-        match request {
-            Request::CanUseTool { name, input } => match questions::asked(name, input.get()) {
-                Some(question) => {
-                    requests::deny(&mut out.lines, id, questions::LATER);
-                    self.running.as_mut().map_or(Ok(()), |turn| turn.block(&question))
-                }
-                None => {
-                    requests::allow(&mut out.lines, id, input);
-                    Ok(())
-                }
-            },
-            Request::Other { subtype } => {
-                tracing::debug!(subtype = shorten(subtype.clone(), 64), "an unknown request");
-                requests::fail(&mut out.lines, id, "this host does not know the request");
-                Ok(())
-            }
-        }
-    }
-
-    fn result(&mut self, result: &TurnResult, now: Instant, out: &mut Effects) {
-        if let Agent::Present { cost, .. } = &mut self.agent {
-            let total = result.total_micro_usd();
-            let share = total.saturating_sub(*cost);
-            *cost = (*cost).max(total);
-            self.cost_of_session = self.cost_of_session.saturating_add(share);
-            let Some(turn) = &mut self.running else { return };
-            let outcome = outcome::of_result(result, turn.failure.as_deref(), turn.stopping());
-            if outcome == Outcome::Done && turn.text.is_empty() {
-                // Commands of the agent answer with a result alone.
-                let said = result.result.as_ref().map_or("", |text| text.0.as_str());
-                if turn.block(said) == Err(TooMuch) {
-                    return self.give_up(Failure::TooMuchOutput, now, out);
-                }
-            }
-            let stale =
-                matches!(outcome, Outcome::Failed(Failure::SessionGone | Failure::NotLoggedIn));
-            self.finish_with_cost(outcome, share, now, out);
-            if stale {
-                // Without its session it ends by itself, and a login is read at the start alone.
-                self.end_agent(out);
-            }
-        }
-        self.next(now, out);
-    }
-
-    /// The agent wrote a line that is longer than a worker takes.
-    pub fn line_too_long(&mut self, now: Instant, out: &mut Effects) {
-        self.give_up(Failure::TooMuchOutput, now, out);
-    }
-
-    /// Ends the turn, and the agent, whose stream is of no more use.
-    fn give_up(&mut self, failure: Failure, now: Instant, out: &mut Effects) {
-        let why = self.running.as_ref().and_then(Turn::stopping).cloned();
-        self.finish(why.unwrap_or(Outcome::Failed(failure)), now, out);
-        self.end_agent(out);
-    }
-
-    /// The agent has ended by itself, with this status and these last words.
-    pub fn agent_ended(
-        &mut self,
-        status: i32,
-        complaints: &[u8],
-        now: Instant,
-        out: &mut Effects,
-    ) {
-        if !matches!(self.agent, Agent::Present { .. }) {
-            return;
-        }
-        let stopping = self.running.as_ref().and_then(Turn::stopping);
-        self.finish(outcome::of_end(status, complaints, stopping), now, out);
-        // What it started may be left.
-        self.end_agent(out);
-    }
-
-    fn end_agent(&mut self, out: &mut Effects) {
-        self.agent = Agent::Leaving;
-        out.end_agent = true;
-        out.start_agent = None;
-        out.lines.clear();
-    }
-
-    /// The agent and all that it started have ended.
-    pub fn tree_ended(&mut self, now: Instant, out: &mut Effects) {
-        self.agent = Agent::Absent;
-        self.next(now, out);
     }
 
     /// Sends what the agent wrote since the last time: once for all that was read together.
@@ -476,7 +302,9 @@ impl Engine {
         now: Instant,
         out: &mut Effects,
     ) {
-        let Some(mut turn) = self.running.take() else { return };
+        let Some(mut turn) = self.running.take() else {
+            return;
+        };
         turn.flush(out);
         self.turns = self.turns.saturating_add(1);
         self.turns_of_session = self.turns_of_session.saturating_add(1);
@@ -484,13 +312,27 @@ impl Engine {
             self.forget_session();
         }
         let duration_ms = millis(turn.duration(now));
-        let finished = Finished { outcome, cost_micro_usd, duration_ms };
-        self.keep(turn.prompt, Answer { finished, text: turn.text }, out);
+        let finished = Finished {
+            outcome,
+            cost_micro_usd,
+            duration_ms,
+        };
+        self.keep(
+            turn.prompt,
+            Answer {
+                finished,
+                text: turn.text,
+            },
+            out,
+        );
     }
 
     /// Finishes a prompt that the agent was not given.
     fn finish_unrun(&mut self, prompt: PromptId, outcome: Outcome, out: &mut Effects) {
-        let answer = Answer { finished: without_cost(outcome), text: String::new() };
+        let answer = Answer {
+            finished: without_cost(outcome),
+            text: String::new(),
+        };
         self.keep(prompt, answer, out);
     }
 
@@ -530,7 +372,11 @@ impl Engine {
 }
 
 fn without_cost(outcome: Outcome) -> Finished {
-    Finished { outcome, cost_micro_usd: 0, duration_ms: 0 }
+    Finished {
+        outcome,
+        cost_micro_usd: 0,
+        duration_ms: 0,
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
