@@ -52,6 +52,9 @@ pub enum AttachError {
 pub async fn greet(socket: &Path) -> Result<UnixStream, AttachError> {
     let connected = UnixStream::connect(socket).await;
     let mut stream = connected.map_err(AttachError::Unreachable)?;
+    // A worker will be at the other end, and its agent is hostile: closing a descriptor of its making
+    // could hold all users up.
+    kai_proto::peer::refuse_descriptors(&stream);
     let hello = Request::Hello(Hello::ours());
     framed::send_one(&mut stream, &hello)
         .await

@@ -229,7 +229,10 @@ impl Telegram {
         let lane = self.lane(chat);
         let _turn = loop {
             let ready_at = lane.with(|state| state.pace.ready_at(kind, Instant::now()));
-            sleep_until(ready_at.into()).await;
+            // A timer has a grain of a millisecond; what is due now does not wait for it.
+            if ready_at > Instant::now() {
+                sleep_until(ready_at.into()).await;
+            }
             let turn = lane.turn.lock().await;
             let now = Instant::now();
             if lane.with(|state| state.pace.ready_at(kind, now)) <= now {
