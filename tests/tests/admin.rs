@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_playground::ground::Person;
+use kai_playground::ground::{Daemon, Person};
 use kai_tests::{ALICE, BOB, Kai, STRANGER, is_root};
+use nix::sys::signal::Signal;
 
 #[test]
 fn who_is_gone_from_users_yaml_loses_the_worker_within_a_second() {
@@ -40,6 +41,50 @@ fn who_is_gone_from_users_yaml_loses_the_worker_within_a_second() {
         answers,
         "somebody who is gone gets no answer"
     );
+}
+
+#[test]
+fn a_hangup_signal_takes_the_new_users_yaml_too() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    kai.ask(BOB, "echo bob", "bob");
+    kai.ground
+        .write_users(&[Person::new("alice", ALICE.0)])
+        .unwrap();
+
+    kai.ground.signal(Daemon::Broker, Signal::SIGHUP).unwrap();
+
+    let due = Instant::now() + Duration::from_secs(2);
+    while kai.ground.status().unwrap().user("bob").is_some() {
+        assert!(Instant::now() < due, "bob is still a user");
+        thread::sleep(Duration::from_millis(20));
+    }
+    kai.ask(ALICE, "echo alice is still one", "alice is still one");
+}
+
+#[test]
+fn a_key_for_everybody_is_a_finding_of_status() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "sk-made-up-for-everybody").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let kai = Kai::start(|options| {
+        options.agent_keys = vec![
+            ("api_key_file".into(), key.display().to_string()),
+            ("shared_key_readable_by_every_user".into(), "true".into()),
+        ];
+    });
+
+    kai.ask(ALICE, "env | grep -c sk-made-up-for-everybody", "1");
+    let status = kai.ground.status().unwrap();
+
+    let findings = status.findings.join("\n");
+    assert!(findings.contains("readable by every user"), "{findings}");
 }
 
 #[test]
