@@ -75,7 +75,9 @@ impl Pace {
     pub fn new(is_group: bool) -> Self {
         Self {
             edits: Bucket::new(1, EDITS),
-            posts: Bucket::new(5, POSTS),
+            // Telegram lets short bursts pass and answers 429 to long ones: first words do not wait for
+            // what somebody might do next.
+            posts: Bucket::new(20, POSTS),
             group: is_group.then(|| Bucket::new(20, GROUP)),
             paused_until: None,
         }
