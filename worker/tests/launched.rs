@@ -332,9 +332,12 @@ fn the_worker_ends_when_the_broker_does_and_leaves_nothing() {
     let mut byte = [0];
     assert_eq!(launched.gateway.read(&mut byte).unwrap(), 0);
     launched.child.wait().unwrap();
-    let left = Command::new("pgrep")
-        .args(["-f", "^sleep 54321"])
-        .output()
-        .unwrap();
-    assert!(left.stdout.is_empty());
+    let left = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|words| words == b"sleep\x0054321\0")
+        });
+    assert_eq!(left.count(), 0);
 }
