@@ -4,8 +4,11 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
-    os::unix::{net::UnixStream, process::CommandExt},
+    io::{IoSlice, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -21,6 +24,10 @@ use kai_proto::{
     sockets,
 };
 use kai_tests::{ALICE, BOB, Kai, is_root};
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
 
 /// Set in the process that a test starts under another account: the directory of the sockets.
 const RUN: &str = "KAI_TEST_RUN_DIRECTORY";
@@ -132,6 +139,17 @@ fn attach(run: &Path, user: i64) -> Client {
     client
 }
 
+/// The kernel's version, as far as a test asks for it.
+fn kernel() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().unwrap();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    (
+        numbers.next().unwrap().unwrap(),
+        numbers.next().unwrap().unwrap(),
+    )
+}
+
 fn ended(result: Result<FromWorker, ConnectionError>) -> bool {
     matches!(
         result,
@@ -220,6 +238,35 @@ fn a_hostile_gateway_gets_nothing_but_its_own_users_workers() {
         "{:?}",
         began.elapsed()
     );
+
+    // A descriptor sent along with the bytes: from Linux 6.16 on the kernel refuses it.
+    let stream = UnixStream::connect(sockets::gateway_broker(&run)).unwrap();
+    let passed = [stream.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&passed)];
+    let bytes = [IoSlice::new(&[0])];
+    let flags = MsgFlags::empty();
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &bytes, &rights, flags, None);
+    if kernel() >= (6, 16) {
+        assert_eq!(sent, Err(Errno::EPERM));
+    }
+
+    // A flood on one connection does not keep the broker from others.
+    let mut roll = greeted(&run);
+    roll.send(&Request::Subscribe).unwrap();
+    let flood = std::thread::spawn(move || {
+        let id = TelegramId::try_from(7).unwrap();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end && roll.send(&Request::Stranger { id, at: 0 }).is_ok() {}
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    drop(greeted(&run));
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    flood.join().unwrap();
 
     // A second attach ends the first, and the worker answers the second.
     let mut first = attach(&run, ALICE.0);
