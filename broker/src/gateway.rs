@@ -33,7 +33,7 @@ impl Daemon {
             } else if open >= self.config.limits.connections {
                 refuse_greeting(&stream, Refusal::TooManyConnections);
             } else {
-                // A connection that says what it is for has no deadline any more.
+                // By then it has said what it is for, or is cut off.
                 let peer = self.peer(stream, State::Fresh, now + FRAME_DEADLINE, now);
                 self.gateway.extend(peer);
             }

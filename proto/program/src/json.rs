@@ -81,6 +81,16 @@ pub fn steers(character: char) -> bool {
         '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// The character itself, or a mark in place of one that could begin a line or steer a terminal.
+#[must_use]
+pub fn printable(character: char) -> char {
+    if character.is_control() || steers(character) {
+        '\u{fffd}'
+    } else {
+        character
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

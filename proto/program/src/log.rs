@@ -28,7 +28,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::LogLevel,
-    json::{FlatObject, steers},
+    json::{FlatObject, printable},
 };
 
 /// The form of a line.
@@ -163,16 +163,7 @@ struct Text {
 
 impl Text {
     fn add(&mut self, field: &Field, value: &str) {
-        let value: String = value
-            .chars()
-            .map(|c| {
-                if c.is_control() || steers(c) {
-                    '\u{fffd}'
-                } else {
-                    c
-                }
-            })
-            .collect();
+        let value: String = value.chars().map(printable).collect();
         if field.name() == "message" {
             self.message = format!(" {value}");
         } else {
