@@ -44,7 +44,7 @@ pub fn to_gateway(state: State, request: gateway_authd::Request) -> Answer<gatew
     }
     match request {
         Request::Hello(hello) => Answer::hello(hello, Reply::Hello, Reply::Refused),
-        Request::Standing { .. } => Answer::go_on(Reply::Standing(Standing::NotEnrolled)),
+        _ => Answer::go_on(Reply::Standing(Standing::NotEnrolled)),
     }
 }
 
@@ -58,7 +58,7 @@ pub fn to_broker(state: State, request: &broker_authd::Request) -> Answer<broker
     match request {
         Request::Hello(hello) => Answer::hello(*hello, Reply::Hello, Reply::Refused),
         Request::Check { user, .. } => Answer::go_on(Reply::Checked {
-            user: *user,
+            user: user.id,
             standing: Standing::NotEnrolled,
         }),
     }
@@ -76,28 +76,45 @@ pub fn to_admin(
         return Answer::end(Reply::Refused(Refusal::NotPermitted));
     }
     match request {
-        Request::Hello(hello) => Answer::hello(hello, Reply::Hello, Reply::Refused),
+        Request::Hello(hello) => Answer::hello(hello.hello, Reply::Hello, Reply::Refused),
         Request::Status => Answer::go_on(Reply::Status(status)),
+        _ => Answer::end(Reply::Refused(Refusal::NotPermitted)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kai_proto::ids::TelegramId;
+    use kai_proto::ids::{TelegramId, UserName};
 
     use super::*;
 
+    fn alice() -> broker_authd::User {
+        broker_authd::User {
+            name: UserName::try_from("alice".to_owned()).unwrap(),
+            id: TelegramId::try_from(7).unwrap(),
+        }
+    }
+
     #[test]
     fn nothing_is_answered_before_hello() {
-        let user = TelegramId::try_from(7).unwrap();
-        let early = to_gateway(State::Fresh, gateway_authd::Request::Standing { user });
+        let user = alice();
+        let early = to_gateway(
+            State::Fresh,
+            gateway_authd::Request::Standing {
+                user: user.clone(),
+                grant: None,
+            },
+        );
         assert_eq!(
             early,
             Answer::end(gateway_authd::Reply::Refused(Refusal::NotPermitted))
         );
         let early = to_broker(
             State::Fresh,
-            &broker_authd::Request::Check { user, grant: None },
+            &broker_authd::Request::Check {
+                user: user.clone(),
+                grant: None,
+            },
         );
         assert_eq!(
             early,
@@ -119,15 +136,18 @@ mod tests {
 
     #[test]
     fn a_user_without_a_second_factor_is_said_to_have_none() {
-        let user = TelegramId::try_from(7).unwrap();
+        let user = alice();
         let answer = to_broker(
             State::Greeted,
-            &broker_authd::Request::Check { user, grant: None },
+            &broker_authd::Request::Check {
+                user: user.clone(),
+                grant: None,
+            },
         );
         assert_eq!(
             answer,
             Answer::go_on(broker_authd::Reply::Checked {
-                user,
+                user: user.id,
                 standing: Standing::NotEnrolled
             })
         );

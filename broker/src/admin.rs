@@ -75,7 +75,7 @@ impl Daemon {
             return Err(ConnectionError::Closed);
         }
         match request {
-            Request::Hello(hello) if hello.matches() => {
+            Request::Hello(hello) if hello.hello.matches() => {
                 peer.state = State::Greeted;
                 connection.send(&Reply::Hello(Hello::ours()))
             }
@@ -143,6 +143,7 @@ impl Daemon {
             role: user.entry.role,
             account: user.account.name.clone(),
             uid: user.account.uid.as_raw(),
+            second_factor: user.entry.second_factor,
             own_key: user.key_file.is_some(),
             worker: self
                 .workers

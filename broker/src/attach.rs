@@ -25,7 +25,7 @@ use kai_proto::{
     broker_authd::Standing,
     codec,
     conversation::FromWorker,
-    gateway_broker::Refusal,
+    gateway_broker::{Refusal, SecondFactor},
     ids::TelegramId,
     worker_broker::{Assignment, Clocks},
 };
@@ -36,6 +36,7 @@ use crate::{
     accounts::Account,
     daemon::{Daemon, unix_now},
     launch::{self, LaunchError, Order, WorkerProgram, World},
+    second_factor::may_attach,
     users::User,
     workers::{EndReason, Handover, Worker},
 };
@@ -49,8 +50,13 @@ impl Daemon {
         connection: UnixStream,
         now: Instant,
     ) {
-        match standing {
-            Standing::NotEnrolled => self.place(user, connection, now),
+        let rule = match self.users.get(user) {
+            Some(user) => user.entry.second_factor,
+            None => SecondFactor::Required,
+        };
+        match may_attach(rule, standing) {
+            Ok(()) => self.place(user, connection, now),
+            Err(refusal) => refuse(&connection, refusal),
         }
     }
 

@@ -14,11 +14,10 @@ use std::{
 };
 
 use kai_proto::{
-    broker_authd::{Reply, Request, Standing},
+    broker_authd::{Reply, Request, Standing, User},
     connection::{Connection, ConnectionError},
     grant::Grant,
     hello::Hello,
-    ids::TelegramId,
     peer, sockets,
 };
 use nix::{
@@ -36,7 +35,7 @@ const RECONNECT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Question {
     /// Who is to be attached.
-    pub user: TelegramId,
+    pub user: User,
     /// To be attached, or refused.
     pub connection: UnixStream,
     grant: Option<Grant>,
@@ -96,13 +95,7 @@ impl Authd {
     }
 
     /// Asks whether `user` may be attached.
-    pub fn ask(
-        &mut self,
-        user: TelegramId,
-        grant: Option<Grant>,
-        connection: UnixStream,
-        now: Instant,
-    ) {
+    pub fn ask(&mut self, user: User, grant: Option<Grant>, connection: UnixStream, now: Instant) {
         self.questions.push_back(Question {
             user,
             connection,
@@ -184,7 +177,7 @@ impl Authd {
             }
             Reply::Checked { user, standing } if self.greeted => {
                 let first = self.questions.front();
-                if !first.is_some_and(|question| question.sent && question.user == user) {
+                if !first.is_some_and(|question| question.sent && question.user.id == user) {
                     return Err("it answered what was not asked");
                 }
                 answered.extend(
@@ -194,6 +187,7 @@ impl Authd {
                 );
                 Ok(())
             }
+            Reply::Ended { .. } => Ok(()),
             Reply::Refused(_) => Err("it refused a request"),
             Reply::Hello(_) | Reply::Checked { .. } => Err("it speaks another version"),
         }
@@ -230,7 +224,7 @@ impl Authd {
                 question.sent = true;
                 let grant = question.grant.clone();
                 connection.send(&Request::Check {
-                    user: question.user,
+                    user: question.user.clone(),
                     grant,
                 })
             });

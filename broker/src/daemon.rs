@@ -317,7 +317,7 @@ impl Daemon {
                     self.authd.flush(now);
                 }
                 for (question, standing) in self.authd.receive(now) {
-                    self.attach(question.user, standing, question.connection, now);
+                    self.attach(question.user.id, standing, question.connection, now);
                 }
             }
             Source::Control(user) => self.take_reports(user, now),

@@ -3,9 +3,9 @@
 use std::{io::Write, os::unix::net::UnixStream, time::Instant};
 
 use kai_proto::{
-    codec,
+    broker_authd, codec,
     connection::ConnectionError,
-    gateway_broker::{Refusal, Reply, Request, State, permitted},
+    gateway_broker::{Refusal, Reply, Request, State, UserEntry, permitted},
     hello::Hello,
     limits::FRAME_DEADLINE,
 };
@@ -62,7 +62,7 @@ impl Daemon {
                 Ok(Some(Request::Attach { user, grant })) => {
                     let stream = peer.connection.into_stream();
                     match self.users.get(user) {
-                        Some(_) => self.authd.ask(user, grant, stream, now),
+                        Some(user) => self.authd.ask(authd_user(&user.entry), grant, stream, now),
                         None => refuse(&stream, Refusal::UnknownUser),
                     }
                     return;
@@ -135,6 +135,13 @@ impl Daemon {
             peer.connection.send(&Reply::User(user.entry.clone()))?;
         }
         peer.connection.send(&Reply::UsersEnd)
+    }
+}
+
+fn authd_user(entry: &UserEntry) -> broker_authd::User {
+    broker_authd::User {
+        name: entry.name.clone(),
+        id: entry.id,
     }
 }
 

@@ -11,7 +11,7 @@
 //! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers, [`attach`] what
 //!   becomes of an attach;
 //! - [`workers`]: the table of workers and their lives;
-//! - [`authd`]: the connection to authd;
+//! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word;
 //! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
 //! - [`sys`]: the only unsafe code.
 
@@ -23,6 +23,7 @@ pub mod capabilities;
 pub mod daemon;
 pub mod gateway;
 pub mod launch;
+pub mod second_factor;
 pub mod strangers;
 pub mod sys;
 pub mod users;

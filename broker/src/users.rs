@@ -15,7 +15,7 @@ use kai_program::{
     yaml::{Document, Map, Mistake, Node},
 };
 use kai_proto::{
-    gateway_broker::UserEntry,
+    gateway_broker::{SecondFactor, UserEntry},
     ids::{AccountName, ChatId, ModelName, Role, TelegramId, UserName},
     limits,
 };
@@ -174,6 +174,7 @@ fn user(
             id,
             name,
             role,
+            second_factor: SecondFactor::Optional,
             chats: map.optional("chats").map_or(Ok(Vec::new()), chats)?,
             model: map
                 .optional("model")

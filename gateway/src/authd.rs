@@ -12,9 +12,8 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use kai_proto::{
     framed::{self, Reader, Writer},
-    gateway_authd::{Reply, Request, Standing},
+    gateway_authd::{Reply, Request, Standing, User},
     hello::Hello,
-    ids::TelegramId,
     limits,
 };
 use tokio::{
@@ -32,7 +31,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// A question, and what is to happen with its answer.
 struct Question {
-    user: TelegramId,
+    user: User,
     answer: Box<dyn FnOnce(Standing) + Send>,
 }
 
@@ -52,7 +51,7 @@ impl Authd {
     }
 
     /// Asks how `user` stands; `answer` is called with what authd says, however late.
-    pub fn ask(&self, user: TelegramId, answer: impl FnOnce(Standing) + Send + 'static) {
+    pub fn ask(&self, user: User, answer: impl FnOnce(Standing) + Send + 'static) {
         let answer = Box::new(answer);
         let _ = self.questions.send(Question { user, answer });
     }
@@ -114,9 +113,11 @@ async fn converse(
     incoming: &mut mpsc::UnboundedReceiver<Question>,
     open: &mut VecDeque<Question>,
 ) -> io::Result<()> {
-    let again: Vec<TelegramId> = open.iter().map(|question| question.user).collect();
+    let again: Vec<User> = open.iter().map(|question| question.user.clone()).collect();
     for user in again {
-        requests.feed(Request::Standing { user }).await?;
+        requests
+            .feed(Request::Standing { user, grant: None })
+            .await?;
     }
     requests.flush().await?;
     let mut due = Instant::now() + limits::FRAME_DEADLINE;
@@ -129,10 +130,10 @@ async fn converse(
                 if open.is_empty() {
                     due = Instant::now() + limits::FRAME_DEADLINE;
                 }
-                let user = question.user;
+                let user = question.user.clone();
                 // Kept before it is sent: if that fails it is asked again.
                 open.push_back(question);
-                requests.send(Request::Standing { user }).await?;
+                requests.send(Request::Standing { user, grant: None }).await?;
             }
             reply = replies.next() => match reply {
                 Some(Ok(Reply::Standing(standing))) => {
@@ -143,6 +144,9 @@ async fn converse(
                     due = Instant::now() + limits::FRAME_DEADLINE;
                 }
                 Some(Ok(Reply::Refused(refusal))) => return Err(io::Error::other(refusal)),
+                Some(Ok(Reply::Verdict(_) | Reply::Locked)) => {
+                    return Err(io::Error::other("it answered what was not asked"));
+                }
                 Some(Ok(Reply::Hello(_))) => return Err(io::Error::other("it greeted twice")),
                 Some(Err(error)) => return Err(error),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),

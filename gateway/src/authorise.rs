@@ -133,6 +133,7 @@ mod tests {
             id,
             name: UserName::try_from("Alice".to_owned()).unwrap(),
             role: Role::User,
+            second_factor: kai_proto::gateway_broker::SecondFactor::Optional,
             chats: vec![ChatId::try_from(GROUP).unwrap()],
             model: None,
         };

@@ -95,6 +95,8 @@ impl Trouble {
                 wait(words, now, SILENCE)
             }
             Refusal::SecondFactor
+            | Refusal::NotEnrolled
+            | Refusal::EnrolmentChanged
             | Refusal::LaunchFailed
             | Refusal::NotPermitted
             | Refusal::Stopping => Next::Never(words),

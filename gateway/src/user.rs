@@ -163,7 +163,8 @@ impl User {
                 self.forget(|chat| may_talk_in(&entry, chat));
                 self.entry = entry;
             }
-            Mail::Standing(id, Standing::NotEnrolled) => {
+            Mail::Standing(_, standing) if standing != Standing::NotEnrolled => {}
+            Mail::Standing(id, _) => {
                 self.authd_told = false;
                 self.agenda.clear(id);
             }

@@ -217,6 +217,13 @@ pub fn refusal(refusal: Refusal) -> &'static str {
         Refusal::SecondFactor => {
             "You need a second factor, which I cannot ask for yet: tell the admin."
         }
+        Refusal::NotEnrolled => {
+            "You need a second factor first: ask the admin to enrol you with `kai-auth enroll`."
+        }
+        Refusal::EnrolmentChanged => {
+            "Your second factor was made for another name or Telegram id: ask the admin to enrol you \
+             again with `kai-auth enroll`."
+        }
         Refusal::UnknownUser => "You are no longer a user here: ask the admin.",
         Refusal::AuthdUnavailable => AUTHD_AWAY,
         Refusal::TooManyWorkers | Refusal::TooManyConnections => NO_PLACE,

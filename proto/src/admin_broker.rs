@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::control_messages,
-    gateway_broker::Refusal,
-    hello::Hello,
+    gateway_broker::{Refusal, SecondFactor},
+    hello::{AdminHello, Hello},
     ids::{AccountName, Role, TelegramId, UnixSeconds, UserName},
     worker_broker::Report,
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// First on every connection.
-    Hello(Hello),
+    Hello(AdminHello),
     /// The users and their workers.
     Status,
     /// The last ids that were turned away.
@@ -81,6 +81,8 @@ pub struct UserStatus {
     pub account: AccountName,
     /// That account's number.
     pub uid: u32,
+    /// Whether they must have a second factor.
+    pub second_factor: SecondFactor,
     /// True if the broker hands the agent a key of this user's own.
     pub own_key: bool,
     /// The worker, if one lives or is ending.
@@ -153,7 +155,10 @@ mod tests {
             assert!(!permitted(State::Fresh, &request));
             assert!(permitted(State::Greeted, &request));
         }
-        assert!(permitted(State::Fresh, &Request::Hello(Hello::ours())));
-        assert!(!permitted(State::Greeted, &Request::Hello(Hello::ours())));
+        assert!(permitted(State::Fresh, &Request::Hello(AdminHello::of(0))));
+        assert!(!permitted(
+            State::Greeted,
+            &Request::Hello(AdminHello::of(0))
+        ));
     }
 }

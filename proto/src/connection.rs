@@ -205,7 +205,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin_authd::Request, hello::Hello};
+    use crate::{admin_authd::Request, hello::AdminHello};
 
     fn pair() -> (Connection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -216,7 +216,7 @@ mod tests {
     fn nothing_beyond_the_first_frame_is_read() {
         let (mut connection, mut peer) = pair();
         let mut bytes = Vec::new();
-        codec::encode_frame(&Request::Hello(Hello::ours()), &mut bytes).unwrap();
+        codec::encode_frame(&Request::Hello(AdminHello::of(0)), &mut bytes).unwrap();
         let frame = bytes.len();
         bytes.extend_from_slice(b"for the worker");
         peer.write_all(&bytes).unwrap();
@@ -225,7 +225,7 @@ mod tests {
         let mut rest = [0; 64];
         let read = connection.into_stream().read(&mut rest).unwrap();
 
-        assert_eq!(first, Some(Request::Hello(Hello::ours())));
+        assert_eq!(first, Some(Request::Hello(AdminHello::of(0))));
         assert_eq!(&rest[..read], &bytes[frame..]);
     }
 

@@ -60,10 +60,21 @@ pub struct UserEntry {
     pub name: UserName,
     /// What they are in kai.
     pub role: Role,
+    /// Whether they must have a second factor.
+    pub second_factor: SecondFactor,
     /// Chats beside the private one in which they may talk to their agent.
     pub chats: Vec<ChatId>,
     /// The model to begin with; none means the agent's own choice.
     pub model: Option<ModelName>,
+}
+
+/// The admin's rule for one user; only the broker's own table counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecondFactor {
+    /// Nobody is attached who is not enrolled.
+    Required,
+    /// Who is enrolled has to prove it, who is not is let in.
+    Optional,
 }
 
 /// Why a request was refused: enough for the gateway to tell the user what to do, and no more.
@@ -81,7 +92,13 @@ pub enum Refusal {
     /// The user has a second factor, and the grant is missing or does not stand.
     #[error("the second factor is needed")]
     SecondFactor,
-    /// authd gave no answer within its deadline.
+    /// The user must have a second factor, and none is enrolled.
+    #[error("a second factor must be enrolled first")]
+    NotEnrolled,
+    /// The second factor was enrolled for another name or Telegram id.
+    #[error("the second factor must be enrolled again")]
+    EnrolmentChanged,
+    /// authd gave no answer within its deadline, or cannot tell.
     #[error("the second factor cannot be checked")]
     AuthdUnavailable,
     /// As many workers as `limits.workers` are busy.

@@ -9,6 +9,20 @@ use zeroize::Zeroize;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant([u8; 32]);
 
+impl Grant {
+    /// From random bits. Only authd makes grants that stand: it alone knows which were made.
+    #[must_use]
+    pub fn from_random(bits: [u8; 32]) -> Self {
+        Self(bits)
+    }
+
+    /// The bits, for the hash that authd keeps.
+    #[must_use]
+    pub fn bits(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Grant(…)")

@@ -11,6 +11,12 @@ use crate::limits;
 #[error("{0}")]
 pub struct Invalid(&'static str);
 
+impl Invalid {
+    pub(crate) fn new(says: &'static str) -> Self {
+        Self(says)
+    }
+}
+
 /// Implements the conversions of a checked newtype over a number.
 macro_rules! checked_number {
     ($(#[$doc:meta])* $name:ident, $inner:ty, $holds:expr, $says:literal) => {

@@ -22,6 +22,7 @@
 pub mod admin_authd;
 pub mod admin_broker;
 pub mod broker_authd;
+pub mod code;
 pub mod codec;
 pub mod connection;
 pub mod conversation;

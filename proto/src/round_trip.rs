@@ -6,6 +6,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use crate::{
     admin_authd, admin_broker, broker_authd,
+    code::{Code, RECOVERY_ALPHABET, RecoveryCode, TotpCode},
     codec::{self, Message},
     conversation::{
         Description, Failure, Finished, FromWorker, Outcome, Prompt, ToWorker, TurnEvent,
@@ -13,7 +14,7 @@ use crate::{
     frame::FrameReader,
     gateway_authd, gateway_broker,
     grant::Grant,
-    hello::Hello,
+    hello::{AdminHello, Hello},
     ids::{AccountName, ChatId, ModelName, PromptId, Role, SessionId, TelegramId, UserName},
     limits,
     worker_broker::{Assignment, Clocks, Report},
@@ -86,13 +87,160 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
-    any::<[u8; 32]>().prop_map(|bytes| codec_of_grant(&bytes))
+    any::<[u8; 32]>().prop_map(Grant::from_random)
 }
 
-/// A grant has no constructor outside authd: it is read from the wire, as the gateway gets it.
-fn codec_of_grant(bytes: &[u8; 32]) -> Grant {
-    use bincode::Options;
-    bincode::DefaultOptions::new().deserialize(bytes).unwrap()
+fn second_factor() -> impl Strategy<Value = gateway_broker::SecondFactor> {
+    use gateway_broker::SecondFactor;
+    prop_oneof![Just(SecondFactor::Required), Just(SecondFactor::Optional)]
+}
+
+fn authd_user() -> impl Strategy<Value = gateway_authd::User> {
+    (user_name(), telegram_id()).prop_map(|(name, id)| gateway_authd::User { name, id })
+}
+
+fn totp_code() -> impl Strategy<Value = TotpCode> {
+    "[0-9]{6}".prop_map(|digits| {
+        TotpCode::try_from(<[u8; 6]>::try_from(digits.as_bytes()).unwrap()).unwrap()
+    })
+}
+
+fn recovery_code() -> impl Strategy<Value = RecoveryCode> {
+    any::<[u8; 10]>().prop_map(|bytes| {
+        RecoveryCode::try_from(bytes.map(|b| RECOVERY_ALPHABET[usize::from(b % 32)])).unwrap()
+    })
+}
+
+fn standing() -> impl Strategy<Value = gateway_authd::Standing> {
+    use gateway_authd::Standing;
+    prop_oneof![
+        Just(Standing::NotEnrolled),
+        Just(Standing::Changed),
+        any::<u64>().prop_map(|until| Standing::Proven { until }),
+        Just(Standing::CodeNeeded),
+        any::<u64>().prop_map(|until| Standing::Locked { until }),
+        Just(Standing::Unavailable),
+    ]
+}
+
+fn to_authd() -> impl Strategy<Value = gateway_authd::Request> {
+    use gateway_authd::Request;
+    let code = prop_oneof![
+        totp_code().prop_map(Code::Totp),
+        recovery_code().prop_map(Code::Recovery)
+    ];
+    prop_oneof![
+        hello().prop_map(Request::Hello),
+        (authd_user(), option::of(grant()))
+            .prop_map(|(user, grant)| Request::Standing { user, grant }),
+        (authd_user(), code).prop_map(|(user, code)| Request::Verify { user, code }),
+        authd_user().prop_map(|user| Request::Lock { user }),
+    ]
+}
+
+fn from_authd() -> impl Strategy<Value = gateway_authd::Reply> {
+    use gateway_authd::{Reply, Verdict};
+    let verdict = prop_oneof![
+        (grant(), any::<u64>(), option::of(any::<u8>())).prop_map(
+            |(grant, until, recovery_left)| Verdict::Granted {
+                grant,
+                until,
+                recovery_left,
+            }
+        ),
+        Just(Verdict::Refused),
+        any::<u64>().prop_map(|until| Verdict::Locked { until }),
+        any::<u32>().prop_map(|after_ms| Verdict::Later { after_ms }),
+        Just(Verdict::NotEnrolled),
+        Just(Verdict::Unavailable),
+    ];
+    prop_oneof![
+        hello().prop_map(Reply::Hello),
+        standing().prop_map(Reply::Standing),
+        verdict.prop_map(Reply::Verdict),
+        Just(Reply::Locked),
+        authd_refusal().prop_map(Reply::Refused),
+    ]
+}
+
+fn broker_from_authd() -> impl Strategy<Value = broker_authd::Reply> {
+    use broker_authd::{GrantEnd, Reply};
+    let end = prop_oneof![
+        Just(GrantEnd::Idle),
+        Just(GrantEnd::Absolute),
+        Just(GrantEnd::Locked),
+        Just(GrantEnd::Enrolment),
+    ];
+    prop_oneof![
+        hello().prop_map(Reply::Hello),
+        (telegram_id(), standing()).prop_map(|(user, standing)| Reply::Checked { user, standing }),
+        (telegram_id(), end).prop_map(|(user, end)| Reply::Ended { user, end }),
+        authd_refusal().prop_map(Reply::Refused),
+    ]
+}
+
+fn admin_to_authd() -> impl Strategy<Value = admin_authd::Request> {
+    use admin_authd::Request;
+    prop_oneof![
+        (hello(), any::<u32>())
+            .prop_map(|(hello, admin)| Request::Hello(AdminHello { hello, admin })),
+        Just(Request::Status),
+        Just(Request::Enrolments),
+        (authd_user(), any::<bool>()).prop_map(|(user, replace)| Request::Enrol { user, replace }),
+        totp_code().prop_map(|code| Request::Confirm { code }),
+        user_name().prop_map(|name| Request::Remove { name }),
+        user_name().prop_map(|name| Request::Unlock { name }),
+    ]
+}
+
+fn admin_from_authd() -> impl Strategy<Value = admin_authd::Reply> {
+    use admin_authd::{AuthdStatus, Enrolment, NotDone, RECOVERY_CODES, Reply, Secret};
+    let status = any::<(u32, u64, u32, bool, u64)>().prop_map(
+        |(pid, started, gateway_connections, broker_connected, answered)| {
+            Reply::Status(AuthdStatus {
+                pid,
+                started,
+                gateway_connections,
+                broker_connected,
+                answered,
+            })
+        },
+    );
+    let enrolment = (
+        authd_user(),
+        any::<(u64, Option<u64>, Option<u64>, u32, u8, bool)>(),
+    )
+        .prop_map(
+            |(user, (since, authenticated_until, locked_until, failures, left, ahead))| {
+                Reply::Enrolment(Enrolment {
+                    user,
+                    since,
+                    authenticated_until,
+                    locked_until,
+                    failures,
+                    recovery_left: left,
+                    ahead_of_clock: ahead,
+                })
+            },
+        );
+    let not_done = prop_oneof![
+        Just(NotDone::EnrolledAlready),
+        Just(NotDone::NotEnrolled),
+        Just(NotDone::NothingToConfirm),
+        Just(NotDone::WrongCode),
+        Just(NotDone::Unavailable),
+    ];
+    prop_oneof![
+        hello().prop_map(Reply::Hello),
+        status,
+        enrolment,
+        Just(Reply::EnrolmentsEnd),
+        any::<[u8; 20]>().prop_map(|bytes| Reply::Secret(Secret(bytes))),
+        vec(recovery_code(), 0..=RECOVERY_CODES).prop_map(Reply::Confirmed),
+        Just(Reply::Done),
+        not_done.prop_map(Reply::NotDone),
+        authd_refusal().prop_map(Reply::Refused),
+    ]
 }
 
 fn refusal() -> impl Strategy<Value = gateway_broker::Refusal> {
@@ -102,6 +250,8 @@ fn refusal() -> impl Strategy<Value = gateway_broker::Refusal> {
         Just(Refusal::NotPermitted),
         Just(Refusal::UnknownUser),
         Just(Refusal::SecondFactor),
+        Just(Refusal::NotEnrolled),
+        Just(Refusal::EnrolmentChanged),
         Just(Refusal::AuthdUnavailable),
         Just(Refusal::TooManyWorkers),
         Just(Refusal::TooManyConnections),
@@ -159,14 +309,16 @@ fn from_broker() -> impl Strategy<Value = gateway_broker::Reply> {
         role(),
         vec(chat, 0..limits::CHATS),
         option::of(model()),
+        second_factor(),
     );
     prop_oneof![
         hello().prop_map(Reply::Hello),
-        user.prop_map(|(id, name, role, chats, model)| {
+        user.prop_map(|(id, name, role, chats, model, second_factor)| {
             Reply::User(UserEntry {
                 id,
                 name,
                 role,
+                second_factor,
                 chats,
                 model,
             })
@@ -198,7 +350,7 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
         user_name(),
         role(),
         account(),
-        any::<(u32, bool)>(),
+        (any::<(u32, bool)>(), second_factor()),
         option::of(worker),
     );
     let stranger = (telegram_id(), any::<(u64, u32)>()).prop_map(|(id, (last, times))| Stranger {
@@ -221,17 +373,20 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
                 })
             }
         ),
-        user.prop_map(|(id, name, role, account, (uid, own_key), worker)| {
-            Reply::User(UserStatus {
-                id,
-                name,
-                role,
-                account,
-                uid,
-                own_key,
-                worker,
-            })
-        }),
+        user.prop_map(
+            |(id, name, role, account, ((uid, own_key), second_factor), worker)| {
+                Reply::User(UserStatus {
+                    id,
+                    name,
+                    role,
+                    account,
+                    uid,
+                    second_factor,
+                    own_key,
+                    worker,
+                })
+            }
+        ),
         Just(Reply::StatusEnd),
         vec(stranger, 0..=limits::STRANGERS).prop_map(Reply::Strangers),
         any::<(u32, u32)>().prop_map(|(users, ended)| Reply::Reloaded { users, ended }),
@@ -376,7 +531,7 @@ proptest! {
     fn root_and_broker(reply in to_admin(), protocol in hello(), cuts in vec(1_usize..9, 1..9)) {
         use admin_broker::Request;
         let requests =
-            [Request::Hello(protocol), Request::Status, Request::Strangers, Request::Reload];
+            [Request::Hello(AdminHello { hello: protocol, admin: 7 }), Request::Status, Request::Strangers, Request::Reload];
         for request in requests {
             through_the_wire(&request, &cuts)?;
         }
@@ -385,31 +540,16 @@ proptest! {
 
     #[test]
     fn authd_and_its_peers(
-        hello in hello(), user in telegram_id(), grant in option::of(grant()),
-        refusal in authd_refusal(), numbers in any::<(u32, u64, u32, bool, u64)>(),
-        cuts in vec(1_usize..9, 1..9)
+        asked in to_authd(), answered in from_authd(), checked in broker_from_authd(),
+        admin in admin_to_authd(), told in admin_from_authd(),
+        (user, grant) in (authd_user(), option::of(grant())), cuts in vec(1_usize..9, 1..9)
     ) {
-        use gateway_authd::Standing;
-        through_the_wire(&gateway_authd::Request::Hello(hello), &cuts)?;
-        through_the_wire(&gateway_authd::Request::Standing { user }, &cuts)?;
-        through_the_wire(&gateway_authd::Reply::Hello(hello), &cuts)?;
-        through_the_wire(&gateway_authd::Reply::Standing(Standing::NotEnrolled), &cuts)?;
-        through_the_wire(&gateway_authd::Reply::Refused(refusal), &cuts)?;
-        through_the_wire(&broker_authd::Request::Hello(hello), &cuts)?;
+        through_the_wire(&asked, &cuts)?;
+        through_the_wire(&answered, &cuts)?;
         through_the_wire(&broker_authd::Request::Check { user, grant }, &cuts)?;
-        through_the_wire(&broker_authd::Reply::Hello(hello), &cuts)?;
-        let standing = Standing::NotEnrolled;
-        through_the_wire(&broker_authd::Reply::Checked { user, standing }, &cuts)?;
-        through_the_wire(&broker_authd::Reply::Refused(refusal), &cuts)?;
-        through_the_wire(&admin_authd::Request::Hello(hello), &cuts)?;
-        through_the_wire(&admin_authd::Request::Status, &cuts)?;
-        through_the_wire(&admin_authd::Reply::Hello(hello), &cuts)?;
-        let (pid, started, gateway_connections, broker_connected, answered) = numbers;
-        let status = admin_authd::AuthdStatus {
-            pid, started, gateway_connections, broker_connected, answered,
-        };
-        through_the_wire(&admin_authd::Reply::Status(status), &cuts)?;
-        through_the_wire(&admin_authd::Reply::Refused(refusal), &cuts)?;
+        through_the_wire(&checked, &cuts)?;
+        through_the_wire(&admin, &cuts)?;
+        through_the_wire(&told, &cuts)?;
     }
 
     #[test]
@@ -439,6 +579,10 @@ proptest! {
         canonical::<gateway_broker::Reply>(&bytes)?;
         canonical::<admin_broker::Reply>(&bytes)?;
         canonical::<broker_authd::Request>(&bytes)?;
+        canonical::<gateway_authd::Request>(&bytes)?;
+        canonical::<gateway_authd::Reply>(&bytes)?;
+        canonical::<admin_authd::Request>(&bytes)?;
+        canonical::<admin_authd::Reply>(&bytes)?;
         canonical::<ToWorker>(&bytes)?;
         canonical::<FromWorker>(&bytes)?;
         canonical::<Assignment>(&bytes)?;

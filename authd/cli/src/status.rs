@@ -6,7 +6,7 @@ use kai_program::config::{Config, ConfigError};
 use kai_proto::{
     admin_authd::{AuthdStatus, Refusal, Reply, Request},
     connection::{Client, ConnectionError},
-    hello::Hello,
+    hello::AdminHello,
     sockets,
 };
 
@@ -39,12 +39,14 @@ pub fn show(config: &Path, json: bool) -> Result<String, StatusError> {
     let socket = sockets::admin_authd(&config.paths.run);
     let mut client = Client::connect(&socket, Duration::from_secs(5))
         .map_err(|error| StatusError::Unreachable(socket.display().to_string(), error))?;
-    client.send(&Request::Hello(Hello::ours()))?;
+    client.send(&Request::Hello(
+        AdminHello::of(kai_program::admin::acting()),
+    ))?;
     client.send(&Request::Status)?;
     match client.receive()? {
         Reply::Hello(_) => {}
         Reply::Refused(refusal) => return Err(StatusError::Refused(refusal)),
-        Reply::Status(_) => return Err(StatusError::Unexpected),
+        _ => return Err(StatusError::Unexpected),
     }
     match client.receive()? {
         Reply::Status(status) => Ok(if json {
@@ -53,7 +55,7 @@ pub fn show(config: &Path, json: bool) -> Result<String, StatusError> {
             as_lines(&status)
         }),
         Reply::Refused(refusal) => Err(StatusError::Refused(refusal)),
-        Reply::Hello(_) => Err(StatusError::Unexpected),
+        _ => Err(StatusError::Unexpected),
     }
 }
 

@@ -7,7 +7,7 @@ use kai_proto::{
     admin_broker::{Reply, Request},
     connection::{Client, ConnectionError},
     gateway_broker::Refusal,
-    hello::Hello,
+    hello::AdminHello,
     sockets,
 };
 
@@ -65,7 +65,7 @@ impl Broker {
             _ => ClientError::Unreachable(socket.display().to_string(), error),
         })?;
         let mut broker = Self(client);
-        match broker.ask(Request::Hello(Hello::ours()))? {
+        match broker.ask(Request::Hello(AdminHello::of(kai_program::admin::acting())))? {
             Reply::Hello(hello) if hello.matches() => Ok(broker),
             _ => Err(ClientError::Unexpected),
         }

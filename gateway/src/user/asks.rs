@@ -66,7 +66,11 @@ impl User {
 
     fn ask_authd(&self, id: PromptId) {
         let mail = self.own_mail.clone();
-        self.means.authd.ask(self.entry.id, move |standing| {
+        let user = kai_proto::gateway_authd::User {
+            name: self.entry.name.clone(),
+            id: self.entry.id,
+        };
+        self.means.authd.ask(user, move |standing| {
             if let Some(mail) = mail.upgrade() {
                 let _ = mail.send(Mail::Standing(id, standing));
             }

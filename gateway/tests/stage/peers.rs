@@ -117,7 +117,7 @@ impl Authd {
             while let Some(request) = peer.receive::<Request>() {
                 peer.send(&match request {
                     Request::Hello(_) => Reply::Hello(Hello::ours()),
-                    Request::Standing { .. } => Reply::Standing(Standing::NotEnrolled),
+                    _ => Reply::Standing(Standing::NotEnrolled),
                 });
             }
         });
@@ -254,6 +254,7 @@ fn entry(user: UserId, chats: &[ChatId]) -> broker::UserEntry {
         id: TelegramId::try_from(user.0).unwrap(),
         name: UserName::try_from(format!("user {user}")).unwrap(),
         role: Role::User,
+        second_factor: broker::SecondFactor::Optional,
         chats: chats
             .iter()
             .map(|chat| kai_proto::ids::ChatId::try_from(chat.0).unwrap())

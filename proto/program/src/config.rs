@@ -39,6 +39,8 @@ pub struct Config {
     pub paths: Paths,
     /// How much of what.
     pub limits: Limits,
+    /// The second factor.
+    pub second_factor: SecondFactor,
     /// What is logged.
     pub log: LogLevel,
 }
@@ -106,6 +108,24 @@ pub struct Limits {
     pub tool: Duration,
 }
 
+/// How long a proof of the second factor holds, and what wrong codes cost. Who must have one stands in
+/// users.yaml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondFactor {
+    /// Without a message for this long, the user is asked again.
+    pub idle: Duration,
+    /// After this long they are asked again in any case.
+    pub absolute: Duration,
+    /// How long they have to enter a code before what they sent lapses.
+    pub question: Duration,
+    /// Wrong codes that lock.
+    pub failures: u32,
+    /// For how long, the first time; each further lockout doubles it.
+    pub lockout: Duration,
+    /// The longest lockout.
+    pub lockout_limit: Duration,
+}
+
 /// The least severe events that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -118,6 +138,9 @@ pub enum LogLevel {
     /// And how.
     Debug,
 }
+
+/// Seconds of a day.
+const DAY: u64 = 24 * 3600;
 
 /// TCP ports that agents may connect to by default: name service, the web, git and OpenSSH.
 const CONNECT_PORTS: [u16; 5] = [22, 53, 80, 443, 9418];
@@ -145,6 +168,7 @@ impl Config {
             accounts: Accounts::parse(root.section("accounts")?)?,
             paths: Paths::parse(root.section("paths")?, file)?,
             limits: Limits::parse(root.section("limits")?)?,
+            second_factor: SecondFactor::parse(root.section("second_factor")?)?,
             log: root
                 .optional("log")
                 .map_or(Ok(LogLevel::Info), |node| LogLevel::parse(&node))?,
@@ -157,6 +181,18 @@ impl Config {
     #[must_use]
     pub fn user_state(&self, account: &str) -> PathBuf {
         self.paths.state.join("users").join(account)
+    }
+
+    /// The directory of authd's database.
+    #[must_use]
+    pub fn authd_state(&self) -> PathBuf {
+        self.paths.state.join("authd")
+    }
+
+    /// The directory of the audit log of `daemon`, `authd` or `broker`.
+    #[must_use]
+    pub fn audit_log(&self, daemon: &str) -> PathBuf {
+        self.paths.log.join(daemon)
     }
 
     /// The directory of the gateway's database.
@@ -311,6 +347,35 @@ impl Limits {
         };
         map.finish()?;
         Ok(limits)
+    }
+}
+
+impl SecondFactor {
+    fn parse(mut map: Map) -> Result<Self, Mistake> {
+        let mut time = |key: &str, default: u64, longest: u64| match map.optional(key) {
+            Some(node) => {
+                let given = node.duration()?;
+                if given > Duration::from_secs(longest) {
+                    let hours = longest / 3600;
+                    return Err(node.mistake(format!("must be at most {hours}h")));
+                }
+                Ok(given)
+            }
+            None => Ok(Duration::from_secs(default)),
+        };
+        let second_factor = Self {
+            idle: time("idle", 30 * 60, 7 * DAY)?,
+            absolute: time("absolute", DAY / 2, 7 * DAY)?,
+            question: time("question", 120, DAY / 24)?,
+            lockout: time("lockout", 15 * 60, 7 * DAY)?,
+            lockout_limit: time("lockout_limit", DAY, 7 * DAY)?,
+            failures: match map.optional("failures") {
+                Some(node) => u32::try_from(node.number(1..=10)?).unwrap_or(3),
+                None => 3,
+            },
+        };
+        map.finish()?;
+        Ok(second_factor)
     }
 }
 

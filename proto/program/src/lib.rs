@@ -1,5 +1,6 @@
 //! What every kai program does before its own work.
 //!
+//! - [`admin`]: for whom a command of root's runs.
 //! - [`arguments`]: the command line of the daemons and the worker's kin.
 //! - [`config`]: `kai.yaml`, which every program reads and which holds no secret.
 //! - [`yaml`]: the reader under it, which can say file, line and key of every mistake.
@@ -8,6 +9,7 @@
 //! - [`json`]: the encoder of flat objects that the log is written with.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod arguments;
 pub mod config;
 pub mod json;

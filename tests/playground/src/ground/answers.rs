@@ -12,7 +12,7 @@ use kai_proto::{
     admin_authd,
     admin_broker::{self, BrokerStatus},
     connection::Client,
-    hello::Hello,
+    hello::AdminHello,
     sockets,
 };
 use nix::{
@@ -31,7 +31,7 @@ const COMMAND: Duration = Duration::from_secs(10);
 pub(super) fn broker(run: &Path) -> Option<BrokerStatus> {
     let mut client = Client::connect(&sockets::admin_broker(run), ANSWER).ok()?;
     client
-        .send(&admin_broker::Request::Hello(Hello::ours()))
+        .send(&admin_broker::Request::Hello(AdminHello::of(0)))
         .ok()?;
     match client.receive().ok()? {
         admin_broker::Reply::Hello(hello) if hello.matches() => {}
@@ -49,7 +49,7 @@ pub(super) fn authd(run: &Path) -> bool {
     let answer = || -> Option<admin_authd::Reply> {
         let mut client = Client::connect(&sockets::admin_authd(run), ANSWER).ok()?;
         client
-            .send(&admin_authd::Request::Hello(Hello::ours()))
+            .send(&admin_authd::Request::Hello(AdminHello::of(0)))
             .ok()?;
         client.receive().ok()
     };

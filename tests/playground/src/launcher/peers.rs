@@ -5,6 +5,7 @@ use std::time::Instant;
 use kai_brokerd::workers::Worker;
 use kai_proto::{
     admin_broker::{self, BrokerStatus, UserStatus},
+    broker_authd::User,
     connection::ConnectionError,
     gateway_broker::{self, Refusal},
     hello::Hello,
@@ -35,7 +36,13 @@ impl Launcher {
                     {
                         let stream = peer.connection.into_stream();
                         match self.person(user) {
-                            Some(_) => self.authd.ask(user, grant, stream, now),
+                            Some(person) => {
+                                let user = User {
+                                    name: person.entry.name.clone(),
+                                    id: user,
+                                };
+                                self.authd.ask(user, grant, stream, now);
+                            }
                             None => refuse(&stream, Refusal::UnknownUser),
                         }
                         break;
@@ -121,7 +128,7 @@ impl Launcher {
             return Err(ConnectionError::Closed);
         }
         match request {
-            Request::Hello(hello) if hello.matches() => {
+            Request::Hello(hello) if hello.hello.matches() => {
                 peer.state = State::Greeted;
                 connection.send(&Reply::Hello(Hello::ours()))
             }
@@ -164,6 +171,7 @@ impl Launcher {
             role: Role::User,
             account: person.account.clone(),
             uid: geteuid().as_raw(),
+            second_factor: person.entry.second_factor,
             own_key: person.key_file.is_some(),
             worker: self.workers.get(person.entry.id).map(Worker::status),
         }

@@ -7,7 +7,7 @@ use kai_program::{
     yaml::{Document, Map, Mistake, Node},
 };
 use kai_proto::{
-    gateway_broker::UserEntry,
+    gateway_broker::{SecondFactor, UserEntry},
     ids::{AccountName, Invalid, Role, TelegramId},
 };
 
@@ -68,6 +68,7 @@ fn person(mut map: Map) -> Result<Person, Mistake> {
             id,
             name: name.text()?.to_owned().try_into().map_err(invalid(&name))?,
             role: Role::User,
+            second_factor: SecondFactor::Optional,
             chats: Vec::new(),
             model: model
                 .map(|node| node.text()?.to_owned().try_into().map_err(invalid(&node)))

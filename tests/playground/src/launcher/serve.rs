@@ -11,6 +11,7 @@ use std::{
 
 use kai_brokerd::{
     authd::Authd,
+    second_factor::may_attach,
     strangers::Strangers,
     sys,
     workers::{Handover, Worker, Workers},
@@ -157,8 +158,15 @@ impl Launcher {
             refuse(&question.connection, Refusal::AuthdUnavailable);
         }
         self.authd.flush(now);
-        for (question, _standing) in self.authd.receive(now) {
-            self.attach(question.user, question.connection, now);
+        for (question, standing) in self.authd.receive(now) {
+            let user = question.user.id;
+            let Some(person) = self.person(user) else {
+                continue;
+            };
+            match may_attach(person.entry.second_factor, standing) {
+                Ok(()) => self.attach(user, question.connection, now),
+                Err(refusal) => refuse(&question.connection, refusal),
+            }
         }
     }
 
