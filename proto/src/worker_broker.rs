@@ -62,11 +62,31 @@ pub struct Assignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
     /// Longest time without a line from the agent while no tool runs.
+    #[serde(with = "milliseconds")]
     pub silence: Duration,
     /// Longest turn.
+    #[serde(with = "milliseconds")]
     pub turn: Duration,
     /// Longest time that one tool may run.
+    #[serde(with = "milliseconds")]
     pub tool: Duration,
+}
+
+/// A time on the wire: one number has one meaning, and there is no fraction above a second to carry.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(time.as_millis())
+            .unwrap_or(u64::MAX)
+            .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
 }
 
 /// What a worker says of itself. Believed about its own user only, and shown as its own word.
