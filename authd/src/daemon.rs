@@ -1,18 +1,21 @@
-//! The poll loop: three listeners, and connections whose requests are answered at once.
+//! The poll loop: three listeners, and connections whose requests are answered at once, one after the
+//! other.
+//!
+//! Everything that needs a name, a capability or a file elsewhere is done first. Then the capabilities go,
+//! then the walls of [`hardening`] stand, then the first peer is served.
 
 use std::{
     io,
-    os::{fd::AsFd, unix::net::UnixListener},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
 };
 
+use kai_audit::Log;
 use kai_program::config::Config;
 use kai_proto::{
-    admin_authd::AuthdStatus,
-    codec::Message,
-    connection::{Connection, ConnectionError},
-    ids::UnixSeconds,
-    peer, sockets,
+    admin_authd::AuthdStatus, codec::Message, connection::ConnectionError, ids::UnixSeconds,
+    sockets,
 };
 use nix::{
     errno::Errno,
@@ -21,19 +24,33 @@ use nix::{
         prctl,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
+        stat::{Mode, umask},
     },
-    unistd::{Uid, User},
+    unistd::{Gid, Uid, User},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::answers::{self, Answer, State};
+use crate::{
+    answers::{Answer, Authority, Settings, State},
+    audit,
+    clock::Now,
+    hardening::{self, Unconfined},
+    peers::{Listener, Peer, Peers, Role},
+    store::{Store, StoreError},
+};
 
 /// Connections that root's commands, and the broker, may hold at once.
 const ROOT_CONNECTIONS: usize = 16;
 
-/// Connections taken from one listener, and requests of one connection answered, before others get
-/// their turn: a peer that floods must not keep the loop from everything else.
-const PER_WAKE: u64 = 32;
+/// Requests of one connection that are answered before others get their turn: a peer that floods must not
+/// keep the loop from everything else.
+const PER_WAKE: usize = 32;
+
+/// Descriptors that are polled before those of the peers.
+const BEFORE_PEERS: usize = 4;
+
+/// Exit status for what an admin must mend, as in sysexits(3): to start again is of no use before.
+pub const FOR_AN_ADMIN: u8 = 78;
 
 /// Why the daemon does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -44,46 +61,47 @@ pub enum DaemonError {
     /// The gateway has no account.
     #[error("the gateway's account `{0}` does not exist; make it with: useradd --system {0}")]
     NoGatewayAccount(String),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Log(#[from] kai_audit::OpenError),
+    /// A line could not be put into it.
+    #[error("the audit log cannot be written: {0}")]
+    Append(io::Error),
     /// A socket could not be made.
     #[error(transparent)]
     Listen(io::Error),
     /// The capabilities could not be given up.
     #[error("cannot give up capabilities: {0}")]
     Capabilities(caps::errors::CapsError),
+    /// The walls do not stand.
+    #[error("cannot be confined: {0}")]
+    Unconfined(#[from] Unconfined),
     /// A call failed that does not fail.
     #[error("{0}: {1}")]
     System(&'static str, nix::Error),
 }
 
-/// Who is at the other end of a connection; each has a listener of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Gateway,
-    Broker,
-    Admin,
+impl DaemonError {
+    /// The exit status that says whether to start again is of use.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Store(error) if error.needs_an_admin() => FOR_AN_ADMIN,
+            _ => 1,
+        }
+    }
 }
 
-#[derive(Debug)]
-struct Listener {
-    role: Role,
-    socket: UnixListener,
-    uid: Uid,
-    limit: usize,
-}
-
-#[derive(Debug)]
-struct Peer {
-    role: Role,
-    connection: Connection,
-    state: State,
-}
-
-#[derive(Debug)]
 struct Daemon {
     listeners: [Listener; 3],
-    peers: Vec<Peer>,
+    peers: Peers,
     signals: SignalFd,
+    authority: Authority<Log>,
     started: UnixSeconds,
+    /// Questions of the gateway and of the broker.
     answered: u64,
 }
 
@@ -94,7 +112,8 @@ struct Daemon {
 pub fn serve(config: &Config) -> Result<(), DaemonError> {
     let mut daemon = Daemon::start(config)?;
     info!("ready");
-    daemon.run()
+    daemon.run()?;
+    daemon.stop()
 }
 
 impl Daemon {
@@ -102,197 +121,256 @@ impl Daemon {
         if !Uid::effective().is_root() {
             return Err(DaemonError::NotRoot);
         }
-        let system = |what| move |error| DaemonError::System(what, error);
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-        let name = &config.accounts.gateway;
-        let gateway = User::from_name(name)
-            .map_err(system("cannot look up the gateway's account"))?
-            .ok_or_else(|| DaemonError::NoGatewayAccount(name.clone()))?;
-        let run = &config.paths.run;
-        let listen = |path: &std::path::Path, group| {
-            sockets::listen(path, group).map_err(DaemonError::Listen)
-        };
-        let root = Uid::effective();
-        let listeners = [
-            Listener {
-                role: Role::Gateway,
-                socket: listen(&sockets::gateway_authd(run), Some(gateway.gid))?,
-                uid: gateway.uid,
-                limit: config.limits.connections,
-            },
-            Listener {
-                role: Role::Broker,
-                socket: listen(&sockets::broker_authd(run), None)?,
-                uid: root,
-                limit: ROOT_CONNECTIONS,
-            },
-            Listener {
-                role: Role::Admin,
-                socket: listen(&sockets::admin_authd(run), None)?,
-                uid: root,
-                limit: ROOT_CONNECTIONS,
-            },
-        ];
+        umask(Mode::from_bits_truncate(0o022));
+        let gateway = gateway_account(&config.accounts.gateway)?;
+        let (state, logs) = (config.authd_state(), config.audit_log("authd"));
+        let store = Store::open(&state)?;
+        let log = Log::open(&logs, kai_audit::Limits::STANDARD)?;
+        let listeners = listen(config, &gateway)?;
+        let signals = signals()?;
         give_up_everything()?;
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGTERM);
-        mask.add(Signal::SIGINT);
-        mask.thread_block().map_err(system("sigprocmask"))?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signals = SignalFd::with_flags(&mask, flags).map_err(system("signalfd"))?;
-        let started = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        Ok(Self {
+        let confined = hardening::confine(&state, &logs)?;
+        info!("confined: {confined}");
+        let settings = Settings {
+            rules: (&config.second_factor).into(),
+            limits: (&config.second_factor).into(),
+        };
+        let now = now()?;
+        let mut daemon = Self {
             listeners,
-            peers: Vec::new(),
+            peers: Peers::default(),
             signals,
-            started,
+            authority: authority(store, log, settings, now)?,
+            started: now.unix(),
             answered: 0,
-        })
+        };
+        daemon.append(&audit::started())?;
+        daemon.append(&audit::config_loaded(config))?;
+        Ok(daemon)
+    }
+
+    fn append(&mut self, line: &kai_audit::Record) -> Result<(), DaemonError> {
+        let now = now()?;
+        self.authority
+            .log()
+            .append(line, now.wall)
+            .map_err(DaemonError::Append)
     }
 
     fn run(&mut self) -> Result<(), DaemonError> {
         loop {
-            self.wait()?;
+            let ready = self.wait()?;
             let now = Instant::now();
             if matches!(self.signals.read_signal(), Ok(Some(_))) {
-                info!("stopped");
                 return Ok(());
             }
-            self.accept(now);
-            let mut at = 0;
-            while at < self.peers.len() {
-                match self.serve(at, now) {
-                    Ok(()) => at += 1,
-                    Err(error) => {
-                        debug!(role = ?self.peers[at].role, "a connection ended: {error}");
-                        self.peers.swap_remove(at);
-                    }
-                }
+            self.authority.expire(self::now()?);
+            self.tell();
+            for (at, ready) in ready.into_iter().enumerate() {
+                self.serve(at, ready, now);
+            }
+            self.peers.sweep();
+            for listener in &self.listeners {
+                self.peers.accept(listener, now);
             }
         }
     }
 
-    fn wait(&self) -> Result<(), DaemonError> {
-        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        polled.extend(
-            self.listeners
-                .iter()
-                .map(|l| PollFd::new(l.socket.as_fd(), PollFlags::POLLIN)),
-        );
-        polled.extend(self.peers.iter().map(|peer| {
-            let write = if peer.connection.has_unsent() {
-                PollFlags::POLLOUT
-            } else {
-                PollFlags::empty()
-            };
-            PollFd::new(peer.connection.as_fd(), PollFlags::POLLIN | write)
-        }));
-        let due = self
+    fn stop(mut self) -> Result<(), DaemonError> {
+        let said = self.append(&audit::stopped());
+        self.authority.into_log().close();
+        info!("stopped");
+        said
+    }
+
+    /// Waits until something is to be done; gives for each peer whether it has something for us, or takes
+    /// something.
+    fn wait(&self) -> Result<Vec<bool>, DaemonError> {
+        let mut polled = Vec::with_capacity(BEFORE_PEERS + self.peers.count());
+        polled.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        let listeners = self.listeners.iter();
+        polled.extend(listeners.map(|l| PollFd::new(l.socket.as_fd(), PollFlags::POLLIN)));
+        polled.extend(self.peers.polled());
+        match poll(&mut polled, self.patience()?) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(DaemonError::System("poll", error)),
+        }
+        let peers = polled.iter().skip(BEFORE_PEERS);
+        Ok(peers.map(|fd| fd.any().unwrap_or(true)).collect())
+    }
+
+    /// How long nothing can be due.
+    fn patience(&self) -> Result<PollTimeout, DaemonError> {
+        let frame = self
             .peers
-            .iter()
-            .filter_map(|peer| peer.connection.deadline())
-            .min();
-        let timeout = match due {
+            .deadline()
+            .map(|due| due.saturating_duration_since(Instant::now()));
+        let grant = match self.authority.next_end() {
+            None => None,
+            Some(end) => Some(end.saturating_sub(now()?.boot)),
+        };
+        let wait: Option<Duration> = [frame, grant].into_iter().flatten().min();
+        Ok(match wait {
             None => PollTimeout::NONE,
             // Rounded up: a wait that ends early would spin until the moment has come.
-            Some(due) => {
-                let wait: Duration = due.saturating_duration_since(Instant::now());
-                PollTimeout::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+            Some(wait) => {
+                let milliseconds = wait.as_nanos().div_ceil(1_000_000);
+                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
             }
+        })
+    }
+
+    /// Answers what the peer at this place has sent.
+    fn serve(&mut self, at: usize, ready: bool, now: Instant) {
+        let Some(peer) = self.peers.at(at) else {
+            return;
         };
-        match poll(&mut polled, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(DaemonError::System("poll", error)),
+        let late = peer.connection.deadline().is_some_and(|due| now >= due);
+        let served = match (peer.over, ready, late) {
+            (true, ..) | (_, false, false) => return,
+            (_, _, true) => Err(ConnectionError::TooSlow),
+            (_, true, _) => self.converse(at, now),
+        };
+        if let (Err(error), Some(peer)) = (served, self.peers.at(at)) {
+            debug!(role = ?peer.role, "a connection ended: {error}");
+            peer.over = true;
         }
     }
 
-    fn accept(&mut self, now: Instant) {
-        for listener in &self.listeners {
-            for _ in 0..PER_WAKE {
-                let Ok((stream, _)) = listener.socket.accept() else {
-                    break;
-                };
-                match peer::credentials(&stream) {
-                    Ok(found) if found.uid == listener.uid => {}
-                    _ => {
-                        warn!(role = ?listener.role, "turned away a peer of a foreign account");
-                        continue;
-                    }
-                }
-                let open = self
-                    .peers
-                    .iter()
-                    .filter(|peer| peer.role == listener.role)
-                    .count();
-                if open >= listener.limit {
-                    debug!(role = ?listener.role, "too many connections");
-                    continue;
-                }
-                if let Ok(connection) = Connection::new(stream, now) {
-                    let state = State::Fresh;
-                    self.peers.push(Peer {
-                        role: listener.role,
-                        connection,
-                        state,
-                    });
-                }
+    fn converse(&mut self, at: usize, now: Instant) -> Result<(), ConnectionError> {
+        match self.peers.at(at).map(|peer| peer.role) {
+            None => Ok(()),
+            Some(Role::Gateway) => self.answer(at, now, |authority, peer, request, now| {
+                authority.to_gateway(peer.state, &request, now)
+            }),
+            Some(Role::Broker) => self.answer(at, now, |authority, peer, request, now| {
+                authority.to_broker(peer.state, &request, now)
+            }),
+            Some(Role::Admin) => {
+                let status = self.status();
+                self.answer(at, now, |authority, peer, request, now| {
+                    authority.to_admin(peer.state, &mut peer.session, request, status, now)
+                })
             }
         }
     }
 
-    /// Answers all that this peer has sent; an error ends the connection.
-    fn serve(&mut self, at: usize, now: Instant) -> Result<(), ConnectionError> {
-        let status = self.status();
-        let peer = &mut self.peers[at];
-        if peer.connection.deadline().is_some_and(|due| now >= due) {
-            return Err(ConnectionError::TooSlow);
+    /// Answers each whole request that has arrived, as long as the peer takes its answers.
+    fn answer<Q: Message, R: Message>(
+        &mut self,
+        at: usize,
+        now: Instant,
+        by: impl Fn(&mut Authority<Log>, &mut Peer, Q, Now) -> Answer<R>,
+    ) -> Result<(), ConnectionError> {
+        for _ in 0..PER_WAKE {
+            let Some(peer) = self.peers.at(at) else {
+                break;
+            };
+            peer.connection.flush()?;
+            if peer.connection.has_unsent() {
+                break;
+            }
+            let Some(request) = peer.connection.receive::<Q>(now)? else {
+                break;
+            };
+            peer.heard = now;
+            self.answered += u64::from(peer.role != Role::Admin);
+            let clocks = Now::read().map_err(io::Error::from)?;
+            let Answer { reply, more, next } = by(&mut self.authority, peer, request, clocks);
+            self.tell();
+            let Some(peer) = self.peers.at(at) else {
+                break;
+            };
+            for reply in [reply].iter().chain(&more) {
+                peer.connection.send(reply)?;
+            }
+            peer.state = next.ok_or(ConnectionError::Closed)?;
         }
-        let answered = match peer.role {
-            Role::Gateway => converse(peer, now, answers::to_gateway),
-            Role::Broker => converse(peer, now, |state, request| {
-                answers::to_broker(state, &request)
-            }),
-            Role::Admin => converse(peer, now, |state, request| {
-                answers::to_admin(state, request, status)
-            }),
-        }?;
-        self.answered += answered;
         Ok(())
     }
 
+    /// Tells the broker whose proofs have ended.
+    fn tell(&mut self) {
+        let ended = self.authority.take_ended();
+        if !ended.is_empty() {
+            self.peers.tell(&ended);
+        }
+    }
+
     fn status(&self) -> AuthdStatus {
-        let connected = |role| self.peers.iter().filter(move |peer| peer.role == role);
+        let mut brokers = self.peers.of(Role::Broker);
         AuthdStatus {
             pid: std::process::id(),
             started: self.started,
-            gateway_connections: u32::try_from(connected(Role::Gateway).count())
+            gateway_connections: u32::try_from(self.peers.of(Role::Gateway).count())
                 .unwrap_or(u32::MAX),
-            broker_connected: connected(Role::Broker).any(|peer| peer.state == State::Greeted),
+            broker_connected: brokers.any(|peer| peer.state == State::Greeted),
             answered: self.answered,
         }
     }
 }
 
-/// Answers each whole request that has arrived and tells how many there were.
-fn converse<Q: Message, R: Message>(
-    peer: &mut Peer,
-    now: Instant,
-    answer: impl Fn(State, Q) -> Answer<R>,
-) -> Result<u64, ConnectionError> {
-    peer.connection.flush()?;
-    let mut answered = 0;
-    while answered < PER_WAKE
-        && let Some(request) = peer.connection.receive::<Q>(now)?
-    {
-        let Answer { reply, next } = answer(peer.state, request);
-        peer.connection.send(&reply)?;
-        peer.state = next.ok_or(ConnectionError::Closed)?;
-        answered += 1;
-    }
-    Ok(answered)
+fn now() -> Result<Now, DaemonError> {
+    Now::read().map_err(|error| DaemonError::System("clock_gettime", error))
+}
+
+fn authority(
+    mut store: Store,
+    log: Log,
+    settings: Settings,
+    now: Now,
+) -> Result<Authority<Log>, DaemonError> {
+    store.anchor_lockouts(now)?;
+    Ok(Authority::new(store, log, settings, getrandom::fill))
+}
+
+fn gateway_account(name: &str) -> Result<User, DaemonError> {
+    User::from_name(name)
+        .map_err(|error| DaemonError::System("cannot look up the gateway's account", error))?
+        .ok_or_else(|| DaemonError::NoGatewayAccount(name.to_owned()))
+}
+
+fn listen(config: &Config, gateway: &User) -> Result<[Listener; 3], DaemonError> {
+    let run = &config.paths.run;
+    let listener = |role, path: &Path, group: Option<Gid>, uid, limit| {
+        sockets::listen(path, group)
+            .map_err(DaemonError::Listen)
+            .map(|socket| Listener {
+                role,
+                socket,
+                uid,
+                limit,
+            })
+    };
+    let root = Uid::effective();
+    let (of_gateway, of_broker, of_admin) = (
+        sockets::gateway_authd(run),
+        sockets::broker_authd(run),
+        sockets::admin_authd(run),
+    );
+    let connections = config.limits.connections;
+    Ok([
+        listener(
+            Role::Gateway,
+            &of_gateway,
+            Some(gateway.gid),
+            gateway.uid,
+            connections,
+        )?,
+        listener(Role::Broker, &of_broker, None, root, ROOT_CONNECTIONS)?,
+        listener(Role::Admin, &of_admin, None, root, ROOT_CONNECTIONS)?,
+    ])
+}
+
+/// The signals that end the daemon, as a descriptor.
+fn signals() -> Result<SignalFd, DaemonError> {
+    let system = |what| move |error| DaemonError::System(what, error);
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.add(Signal::SIGINT);
+    mask.thread_block().map_err(system("sigprocmask"))?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    SignalFd::with_flags(&mask, flags).map_err(system("signalfd"))
 }
 
 /// Root's account is enough to own the files; every capability goes, for good.

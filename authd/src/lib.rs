@@ -1,15 +1,30 @@
-//! `kai-authd`: knows who has a second factor, and answers the gateway and the broker.
+//! `kai-authd`: proves who is at the other end. It takes codes, gives grants, and tells the broker whose
+//! grant stands.
 //!
-//! Runs as root without a single capability, one thread, one poll loop, no network. It takes fixed,
-//! small, typed requests from three peers, each on a socket of its own that only that peer's account
-//! can reach. It never sees chat.
+//! Runs as root without a single capability, one thread, one poll loop, no network, alone with its
+//! state. It takes fixed, small, typed requests from three peers, each on a socket of its own that only
+//! that peer's account can reach. It never sees chat.
 //!
-//! - [`daemon`]: the poll loop;
-//! - [`answers`]: what each peer is answered, as pure functions.
+//! - [`daemon`] and [`peers`]: the poll loop, and who is connected;
+//! - [`hardening`]: the walls that it puts up around itself;
+//! - [`answers`]: what each peer is answered;
+//! - [`codes`], [`attempt`], [`throttle`], [`grants`]: right codes, what wrong ones cost, how fast they may
+//!   come, and what a right one gives;
+//! - [`store`]: the database, and [`audit`]: the lines of the audit log;
+//! - [`clock`]: the two clocks.
 #![forbid(unsafe_code)]
 
 pub mod answers;
+pub mod attempt;
+pub mod audit;
+pub mod clock;
+pub mod codes;
 pub mod daemon;
+pub mod grants;
+pub mod hardening;
+pub mod peers;
+pub mod store;
+pub mod throttle;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -54,7 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             error!("{problem}");
-            ExitCode::FAILURE
+            ExitCode::from(problem.status())
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    digest::Digest,
     trusted_file::{Distrust, Trust, TrustedFile},
     yaml::{Document, Map, Mistake, Node},
 };
@@ -29,6 +30,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Which file it came from.
     pub file: PathBuf,
+    /// What that file was when it was read, for the audit logs.
+    pub digest: Digest,
     /// The Bot API.
     pub telegram: Telegram,
     /// The agent that workers host.
@@ -163,6 +166,7 @@ impl Config {
         let mut root = Document::parse(file, text)?.into_map()?;
         let config = Self {
             file: file.to_owned(),
+            digest: Digest::of(text.as_bytes()),
             telegram: Telegram::parse(root.section("telegram")?)?,
             agent: Agent::parse(root.section("agent")?)?,
             accounts: Accounts::parse(root.section("accounts")?)?,

@@ -5,6 +5,7 @@
 //! - [`config`]: `kai.yaml`, which every program reads and which holds no secret.
 //! - [`yaml`]: the reader under it, which can say file, line and key of every mistake.
 //! - [`trusted_file`]: opens a file once and judges it by that descriptor.
+//! - [`digest`]: what a file was when it was read, for the audit logs.
 //! - [`log`]: tracing to a terminal, to the journal, or as JSON lines.
 //! - [`json`]: the encoder of flat objects that the log is written with.
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 pub mod admin;
 pub mod arguments;
 pub mod config;
+pub mod digest;
 pub mod json;
 pub mod log;
 pub mod trusted_file;

@@ -1,0 +1,59 @@
+//! `kai-auth init`: makes authd's database, or takes it from a copy.
+//!
+//! The one command that touches the database itself. The daemon never makes one: to it a missing
+//! database is a lost one, and nobody shall get in because a file is gone.
+
+use std::{path::Path, time::SystemTime};
+
+use kai_authd::store::Store;
+use kai_program::config::Config;
+use kai_proto::sockets;
+
+use crate::{daemon, failure::Failure, terminal};
+
+/// Makes an empty database, unless there is one.
+///
+/// # Errors
+/// [`Failure::Database`]; nothing was touched then.
+pub fn make(config: &Config) -> Result<(), Failure> {
+    only_root()?;
+    let directory = config.authd_state();
+    drop(Store::create(&directory).map_err(database)?);
+    terminal::show(&format!(
+        "made an empty database in {}; start kai-authd, then: kai-auth enroll NAME\n",
+        directory.display()
+    ))
+}
+
+/// Puts the copy `from` in the place of the database, which is kept beside it.
+///
+/// # Errors
+/// [`Failure::Running`] while the daemon has the database; [`Failure::Database`].
+pub fn restore(config: &Config, from: &Path, now: SystemTime) -> Result<(), Failure> {
+    only_root()?;
+    match daemon::reach(daemon::NAME, &sockets::admin_authd(&config.paths.run)) {
+        Ok(_) => return Err(Failure::Running),
+        Err(Failure::Unreachable { .. }) => {}
+        Err(other) => return Err(other),
+    }
+    let directory = config.authd_state();
+    Store::restore(from, &directory, now).map_err(database)?;
+    terminal::show(&format!(
+        "restored {} into {}; codes of the apps work from the next minute on, lockouts stay, and recovery \
+         codes are gone: kai-auth enroll --replace makes new ones; start kai-authd\n",
+        from.display(),
+        directory.display()
+    ))
+}
+
+fn only_root() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Failure::NotRoot)
+    }
+}
+
+fn database(error: impl std::fmt::Display) -> Failure {
+    Failure::Database(error.to_string())
+}

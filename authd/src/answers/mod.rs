@@ -1,0 +1,228 @@
+//! What each peer is answered: the state of authd, and one function for each kind of peer that takes the
+//! state of its connection and one request. None does I/O but for the database and the audit log, and
+//! none reads a clock or makes chance: both are given.
+//!
+//! - [`gateway`], [`broker`], [`admin`]: the three kinds of peers;
+//! - [`verification`]: a code, and what becomes of it.
+
+pub mod admin;
+pub mod broker;
+pub mod gateway;
+pub mod verification;
+
+use std::{fmt, time::Duration};
+
+use kai_proto::{
+    broker_authd::GrantEnd,
+    gateway_authd::{Refusal, Standing, User},
+    grant::Grant,
+    hello::Hello,
+    ids::{Invalid, TelegramId},
+};
+use tracing::{error, warn};
+
+pub use admin::Session;
+pub use kai_proto::gateway_authd::State;
+
+use crate::{
+    attempt::Rules,
+    audit::{self, AuditLog},
+    clock::Now,
+    grants::{Grants, Limits},
+    store::{Found, Store, StoreError},
+    throttle::Throttle,
+};
+
+/// Fills a buffer with random bytes, as getrandom(2) does.
+pub type Random = fn(&mut [u8]) -> Result<(), getrandom::Error>;
+
+/// A reply, and what becomes of the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer<R> {
+    /// What is sent.
+    pub reply: R,
+    /// What is sent after it; almost always nothing.
+    pub more: Vec<R>,
+    /// The connection's next state; none ends it.
+    pub next: Option<State>,
+}
+
+impl<R> Answer<R> {
+    fn go_on(reply: R) -> Self {
+        Self {
+            reply,
+            more: Vec::new(),
+            next: Some(State::Greeted),
+        }
+    }
+
+    fn end(reply: R) -> Self {
+        Self {
+            reply,
+            more: Vec::new(),
+            next: None,
+        }
+    }
+
+    fn hello(hello: Hello, ours: impl Fn(Hello) -> R, refused: impl Fn(Refusal) -> R) -> Self {
+        if hello.matches() {
+            Self::go_on(ours(Hello::ours()))
+        } else {
+            Self::end(refused(Refusal::Version))
+        }
+    }
+}
+
+/// What a user proved does not hold any more; the broker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose.
+    pub user: TelegramId,
+    /// Why.
+    pub end: GrantEnd,
+}
+
+/// What an admin has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// What wrong codes cost.
+    pub rules: Rules,
+    /// How long a grant holds.
+    pub limits: Limits,
+}
+
+/// All that authd knows and decides by.
+pub struct Authority<L> {
+    store: Store,
+    log: L,
+    grants: Grants,
+    throttle: Throttle,
+    rules: Rules,
+    random: Random,
+    ended: Vec<Ended>,
+}
+
+/// Why something was not decided. It is told in the daemon's own log, and a peer learns only that it was
+/// not.
+#[derive(Debug, thiserror::Error)]
+enum Undecided {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the audit log cannot be written: {0}")]
+    Audit(#[from] std::io::Error),
+    #[error("the kernel gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+impl Undecided {
+    /// Says why.
+    fn report(&self) {
+        error!("nothing was decided: {self}");
+    }
+}
+
+impl<L: AuditLog> Authority<L> {
+    /// What there is in `store` and nobody proven. Its lockouts are to be anchored already
+    /// ([`Store::anchor_lockouts`]).
+    #[must_use]
+    pub fn new(store: Store, log: L, settings: Settings, random: Random) -> Self {
+        Self {
+            store,
+            log,
+            grants: Grants::new(settings.limits),
+            throttle: Throttle::new(),
+            rules: settings.rules,
+            random,
+            ended: Vec::new(),
+        }
+    }
+
+    /// The audit log.
+    pub fn log(&mut self) -> &mut L {
+        &mut self.log
+    }
+
+    /// The audit log at the end; the database is closed.
+    #[must_use]
+    pub fn into_log(self) -> L {
+        self.log
+    }
+
+    /// Ends the grants whose time is over. Every request does so first; this is for when none comes.
+    pub fn expire(&mut self, now: Now) {
+        for (user, end) in self.grants.expire(now) {
+            self.note_end(&user, end, now);
+        }
+    }
+
+    /// When [`expire`](Self::expire) is due, by `CLOCK_BOOTTIME`.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Duration> {
+        self.grants.next_end()
+    }
+
+    /// Whose proofs have ended since this was last asked. The broker is to be told before anything else is
+    /// answered, or a later proof could be taken for the one that ended.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// How `user` stands with `grant`.
+    fn standing(&self, user: &User, grant: Option<&Grant>, now: Now) -> Standing {
+        let enrolled = match self.store.find(user) {
+            Ok(Found::Nobody) => return Standing::NotEnrolled,
+            Ok(Found::Changed) => return Standing::Changed,
+            Ok(Found::Enrolled(enrolled)) => enrolled,
+            Err(error) => {
+                Undecided::from(error).report();
+                return Standing::Unavailable;
+            }
+        };
+        // Before the lockout: who has proved it is not kept out by somebody else's wrong codes.
+        if let Some(until) = grant.and_then(|grant| self.grants.proves(user, grant, now)) {
+            return Standing::Proven { until };
+        }
+        match enrolled
+            .lockout
+            .and_then(|lockout| lockout.holds_until(now))
+        {
+            Some(until) => Standing::Locked { until },
+            None => Standing::CodeNeeded,
+        }
+    }
+
+    /// Ends the grants of this name and of this id, and notes it.
+    fn end_grants(&mut self, user: &User, end: GrantEnd, now: Now) {
+        for user in self.grants.end(user) {
+            self.note_end(&user, end, now);
+        }
+    }
+
+    /// A grant has ended: this is not put off for a log that cannot be written.
+    fn note_end(&mut self, user: &User, end: GrantEnd, now: Now) {
+        if let Err(error) = self.log.append(&audit::grant_ended(user, end), now.wall) {
+            warn!("a grant ended without its line in the audit log: {error}");
+        }
+        self.tell(user.id, end);
+    }
+
+    fn tell(&mut self, user: TelegramId, end: GrantEnd) {
+        let ended = Ended { user, end };
+        if !self.ended.contains(&ended) {
+            self.ended.push(ended);
+        }
+    }
+}
+
+impl<L> fmt::Debug for Authority<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! A code, and what becomes of it.
+//!
+//! Who is locked, or comes too fast, is sent away with the code unseen and uncounted. Then, in one
+//! transaction: the failure is counted; the code is compared; what follows from it is written; the audit
+//! log's lines are on disk; the transaction is. Only then is it answered, and only then is there a grant.
+//! Whatever fails or ends on the way leaves the state as it was, and nobody let in.
+
+use kai_proto::{
+    code::{Code, RecoveryCode},
+    gateway_authd::{User, Verdict},
+    ids::TelegramId,
+};
+use zeroize::Zeroizing;
+
+use super::{Authority, Undecided};
+use crate::{
+    attempt::{self, Lockout, Rules},
+    audit::{self, AuditLog, Wrong},
+    clock::Now,
+    codes::{self, Compared},
+    store::{Change, Enrolled, Found, StoreError},
+};
+
+/// By what a user proved the second factor.
+#[derive(Debug, Clone, Copy)]
+enum Proof {
+    /// The code of this step.
+    Step(u64),
+    /// A recovery code, which is used up; so many are left.
+    Recovery(u8),
+}
+
+impl<L: AuditLog> Authority<L> {
+    /// Decides about a code that `user` sent.
+    pub(super) fn verify(&mut self, user: &User, code: &Code, now: Now) -> Verdict {
+        let enrolled = match self.store.find(user) {
+            Ok(Found::Enrolled(enrolled)) => enrolled,
+            Ok(Found::Nobody | Found::Changed) => return Verdict::NotEnrolled,
+            Err(error) => {
+                Undecided::from(error).report();
+                return Verdict::Unavailable;
+            }
+        };
+        let locked = |lockout: Lockout| lockout.holds_until(now);
+        if let Some(until) = enrolled.lockout.and_then(locked) {
+            return Verdict::Locked { until };
+        }
+        if let Err(wait) = self.throttle.take(user.id, now.boot) {
+            let after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+            return Verdict::Later { after_ms };
+        }
+        self.decide(&enrolled, code, now)
+            .unwrap_or_else(|undecided| {
+                undecided.report();
+                Verdict::Unavailable
+            })
+    }
+
+    fn decide(&mut self, enrolled: &Enrolled, code: &Code, now: Now) -> Result<Verdict, Undecided> {
+        let user = &enrolled.user;
+        let mut random = Zeroizing::new([0; 32]);
+        (self.random)(random.as_mut())?;
+        let change = self.store.change()?;
+        change.charge(user.id)?;
+        let proof = match compare(&change, enrolled, code, now)? {
+            Ok(proof) => proof,
+            Err(wrong) => return refuse(change, &mut self.log, enrolled, wrong, self.rules, now),
+        };
+        let until = self.grants.absolute_end(now);
+        if self.grants.until(user, now).is_some() {
+            self.log.append(&audit::grant_replaced(user), now.wall)?;
+        }
+        let line = match proof {
+            Proof::Step(_) => audit::code_accepted(user),
+            Proof::Recovery(left) => audit::recovery_accepted(user, left),
+        };
+        self.log.append(&line, now.wall)?;
+        self.log.append(&audit::grant_made(user, until), now.wall)?;
+        if let Err(error) = change.commit() {
+            // The log says what did not come to be; no more can be done than to say that, too.
+            let line = audit::code_refused(user, Wrong::NotWritten);
+            let _ = self.log.append(&line, now.wall);
+            return Err(error.into());
+        }
+        Ok(Verdict::Granted {
+            grant: self.grants.make(user, &random, now),
+            until,
+            recovery_left: match proof {
+                Proof::Step(_) => None,
+                Proof::Recovery(left) => Some(left),
+            },
+        })
+    }
+}
+
+/// Compares a code with what there is of its kind, and writes what follows if it is right.
+fn compare(
+    change: &Change,
+    enrolled: &Enrolled,
+    code: &Code,
+    now: Now,
+) -> Result<Result<Proof, Wrong>, StoreError> {
+    let id = enrolled.user.id;
+    let found = match code {
+        Code::Recovery(code) => use_up(change, id, code)?.ok_or(Wrong::Recovery),
+        Code::Totp(code) => {
+            let step = codes::step(now.unix());
+            match codes::compare(&change.secret(id)?, code, step, enrolled.last_step) {
+                Compared::Accepted(step) => Ok(Proof::Step(step)),
+                Compared::Used => Err(Wrong::Used),
+                Compared::Wrong => Err(Wrong::Code),
+            }
+        }
+    };
+    if let Ok(proof) = found {
+        change.forgive(id)?;
+        if let Proof::Step(step) = proof {
+            change.accept_step(id, step)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Compares `code` with all recovery codes of `id` and takes away the one that it is, if there is one.
+fn use_up(
+    change: &Change,
+    id: TelegramId,
+    code: &RecoveryCode,
+) -> Result<Option<Proof>, StoreError> {
+    let codes = change.recovery_codes(id)?;
+    let mut found = None;
+    for row in &codes {
+        if row.hash.is_of(code) {
+            found = Some(row);
+        }
+    }
+    let Some(row) = found else {
+        return Ok(None);
+    };
+    change.use_up(row)?;
+    let left = u8::try_from(codes.len() - 1).unwrap_or(u8::MAX);
+    Ok(Some(Proof::Recovery(left)))
+}
+
+/// Writes what a wrong code costs.
+fn refuse(
+    change: Change,
+    log: &mut impl AuditLog,
+    enrolled: &Enrolled,
+    wrong: Wrong,
+    rules: Rules,
+    now: Now,
+) -> Result<Verdict, Undecided> {
+    let user = &enrolled.user;
+    let (counts, length) = attempt::after_failure(enrolled.counts, rules);
+    let lockout = length.map(|length| Lockout::of(length, now));
+    change.refuse(user.id, counts, lockout)?;
+    log.append(&audit::code_refused(user, wrong), now.wall)?;
+    if let Some(Lockout { until, .. }) = lockout {
+        log.append(&audit::code_locked(user, until), now.wall)?;
+    }
+    change.commit()?;
+    Ok(match lockout {
+        Some(Lockout { until, .. }) => Verdict::Locked { until },
+        None => Verdict::Refused,
+    })
+}

@@ -1,0 +1,141 @@
+//! The lines of the audit log that authd writes, each before what it says takes effect. Never a code, a
+//! secret or a grant.
+
+use std::{io, time::SystemTime};
+
+use kai_audit::{Log, Record};
+use kai_program::config::Config;
+use kai_proto::{broker_authd::GrantEnd, gateway_authd::User, ids::UnixSeconds};
+
+/// Where lines go.
+pub trait AuditLog {
+    /// Appends `record`, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// If it is not: then what it says must not happen.
+    fn append(&mut self, record: &Record, at: SystemTime) -> io::Result<()>;
+}
+
+impl AuditLog for Log {
+    fn append(&mut self, record: &Record, at: SystemTime) -> io::Result<()> {
+        Self::append(self, record, at)
+    }
+}
+
+/// What was wrong with a code; its sender is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is not one of theirs, now.
+    Code,
+    /// It was, and it or a later one was accepted already.
+    Used,
+    /// It is not a recovery code of theirs, or is not any more.
+    Recovery,
+    /// It was right, and that could not be written down.
+    NotWritten,
+}
+
+/// The daemon runs.
+#[must_use]
+pub fn started() -> Record {
+    Record::new("daemon.started").text("version", env!("CARGO_PKG_VERSION"))
+}
+
+/// It was told to end.
+#[must_use]
+pub fn stopped() -> Record {
+    Record::new("daemon.stopped")
+}
+
+/// What it goes by.
+#[must_use]
+pub fn config_loaded(config: &Config) -> Record {
+    Record::new("config.loaded")
+        .text("file", config.file.display().to_string())
+        .text("sha256", config.digest.to_string())
+}
+
+/// A code was right.
+#[must_use]
+pub fn code_accepted(user: &User) -> Record {
+    of("code.accepted", user)
+}
+
+/// A recovery code was right; `left` more are there.
+#[must_use]
+pub fn recovery_accepted(user: &User, left: u8) -> Record {
+    of("recovery.accepted", user).number("left", left)
+}
+
+/// A code was not.
+#[must_use]
+pub fn code_refused(user: &User, wrong: Wrong) -> Record {
+    let why = match wrong {
+        Wrong::Code => "wrong",
+        Wrong::Used => "used",
+        Wrong::Recovery => "wrong recovery code",
+        Wrong::NotWritten => "right, but the state could not be written",
+    };
+    of("code.refused", user).text("why", why)
+}
+
+/// A lockout begins.
+#[must_use]
+pub fn code_locked(user: &User, until: UnixSeconds) -> Record {
+    of("code.locked", user).number("until", until)
+}
+
+/// A grant was made.
+#[must_use]
+pub fn grant_made(user: &User, until: UnixSeconds) -> Record {
+    of("grant.made", user).number("until", until)
+}
+
+/// A grant ended.
+#[must_use]
+pub fn grant_ended(user: &User, end: GrantEnd) -> Record {
+    let why = match end {
+        GrantEnd::Idle => "idle",
+        GrantEnd::Absolute => "absolute",
+        GrantEnd::Locked => "locked by the user",
+        GrantEnd::Enrolment => "enrolment",
+    };
+    of("grant.ended", user).text("why", why)
+}
+
+/// A grant ended because its user proved the second factor once more.
+#[must_use]
+pub fn grant_replaced(user: &User) -> Record {
+    of("grant.ended", user).text("why", "replaced")
+}
+
+/// What an admin did to `user`.
+#[must_use]
+pub fn enrolment(what: Enrolment, user: &User, admin: u32) -> Record {
+    let event = match what {
+        Enrolment::Began => "enrolment.began",
+        Enrolment::Confirmed => "enrolment.confirmed",
+        Enrolment::Removed => "enrolment.removed",
+        Enrolment::Unlocked => "enrolment.unlocked",
+    };
+    of(event, user).number("admin", admin)
+}
+
+/// What an admin can do to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    /// A secret was made, and nothing has changed yet.
+    Began,
+    /// A code of it has come.
+    Confirmed,
+    /// It was taken away, be it for another one.
+    Removed,
+    /// Codes are taken again.
+    Unlocked,
+}
+
+fn of(event: &'static str, user: &User) -> Record {
+    Record::new(event)
+        .text("user", user.name.as_str())
+        .number("telegram_id", i64::from(user.id))
+}

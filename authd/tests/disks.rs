@@ -1,0 +1,358 @@
+//! What the daemon does when its database or its disk is not as it should be: nobody is let in, and one
+//! line says why.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod ground;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
+    path::Path,
+    thread,
+};
+
+use ground::{
+    Enrolled, Ground, authenticator, is_root,
+    peers::{Admin, Gateway, user},
+};
+use kai_proto::{
+    code::Code,
+    gateway_authd::{Standing, Verdict},
+    sockets,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+/// Runs `act` in a thread with a file system tree of its own: what is mounted in it goes with it and
+/// the daemons that it starts, however the test ends.
+fn with_own_mounts(act: impl FnOnce() + Send) {
+    let acted = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            act();
+        });
+        thread.join()
+    });
+    if let Err(panic) = acted {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A small disk of its own at `path`.
+fn small_disk(path: &Path) {
+    fs::create_dir_all(path).unwrap();
+    let options = Some("size=16m,mode=711");
+    mount(Some("none"), path, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+}
+
+/// Fills the disk of `directory` to its last byte, in `file`.
+fn fill(file: &Path) {
+    let mut file = File::create(file).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        let bytes = vec![b'x'; size];
+        while file.write_all(&bytes).is_ok() {}
+    }
+}
+
+/// The daemon must end at its start, for good, with one line that holds `words`.
+fn refused_at_start(ground: &mut Ground, what: &str, words: &[&str]) {
+    let before = ground.log();
+    let status = ground.try_start(&[]).expect_err(what);
+    let log = ground.log();
+    let said = log.strip_prefix(&before).unwrap();
+    let errors: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("\"level\":\"error\"") || !line.starts_with('{'))
+        .collect();
+    assert_eq!(status.code(), Some(78), "{what}: {said}");
+    assert_eq!(errors.len(), 1, "{what}: {said}");
+    for word in words {
+        assert!(errors[0].contains(word), "{what}: {said}");
+    }
+    assert!(
+        Admin::connect(&sockets::admin_authd(&ground.run())).is_err(),
+        "{what}"
+    );
+    assert!(Gateway::connect(&ground.run()).is_err(), "{what}");
+}
+
+/// Ground with alice enrolled and the daemon stopped.
+fn with_alice() -> (Ground, Enrolled) {
+    let mut ground = Ground::started("");
+    let enrolled = ground.enroll("alice", 1001);
+    assert!(ground.stop().success());
+    (ground, enrolled)
+}
+
+#[test]
+fn a_missing_database_is_refused_and_never_made() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::bare("");
+    refused_at_start(
+        &mut ground,
+        "nothing at all",
+        &["authd.sqlite", "kai-auth init"],
+    );
+    assert!(!ground.database().exists());
+
+    let (mut ground, _) = with_alice();
+    fs::remove_file(ground.database()).unwrap();
+    refused_at_start(
+        &mut ground,
+        "a lost one",
+        &["authd.sqlite", "kai-auth init"],
+    );
+    assert!(!ground.database().exists());
+}
+
+#[test]
+fn a_database_that_others_could_touch_is_refused_with_the_mend() {
+    if !is_root() {
+        return;
+    }
+    let (mut ground, _) = with_alice();
+    let database = ground.database();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+
+    for bad in [0o640, 0o604, 0o666] {
+        mode(&database, bad);
+        refused_at_start(
+            &mut ground,
+            "the file's mode",
+            &["authd.sqlite", "chmod 0600"],
+        );
+    }
+    mode(&database, 0o600);
+    for bad in [0o755, 0o710] {
+        mode(&ground.state(), bad);
+        refused_at_start(&mut ground, "the directory's mode", &["chmod 0700"]);
+    }
+    mode(&ground.state(), 0o700);
+    chown(&database, Some(65534), None).unwrap();
+    refused_at_start(&mut ground, "the file's owner", &["authd.sqlite", "chown"]);
+    chown(&database, Some(0), None).unwrap();
+    chown(ground.state(), Some(65534), None).unwrap();
+    refused_at_start(&mut ground, "the directory's owner", &["chown"]);
+    chown(ground.state(), Some(0), None).unwrap();
+    let elsewhere = ground.path("elsewhere.sqlite");
+    fs::rename(&database, &elsewhere).unwrap();
+    symlink(&elsewhere, &database).unwrap();
+    refused_at_start(&mut ground, "a link", &["authd.sqlite"]);
+    fs::remove_file(&database).unwrap();
+    fs::rename(&elsewhere, &database).unwrap();
+    fs::hard_link(&database, &elsewhere).unwrap();
+    refused_at_start(&mut ground, "a second name", &["authd.sqlite", "link"]);
+    fs::remove_file(&elsewhere).unwrap();
+
+    ground.start();
+    assert_eq!(ground.status_of("alice")["telegram_id"], 1001);
+}
+
+#[test]
+fn a_corrupt_database_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let (mut ground, _) = with_alice();
+    let database = ground.database();
+    let good = fs::read(&database).unwrap();
+    let write = |bytes: &[u8]| File::create(&database).unwrap().write_all(bytes).unwrap();
+
+    let mut cases: Vec<(String, Vec<u8>)> = vec![
+        ("empty".into(), Vec::new()),
+        ("text".into(), b"not a database at all\n".repeat(1000)),
+        ("cut in the middle".into(), good[..good.len() / 2].to_vec()),
+        ("cut in a page".into(), good[..good.len() - 100].to_vec()),
+        ("zeroes".into(), vec![0; good.len()]),
+    ];
+    for page in 0..good.len() / 4096 {
+        let mut bad = good.clone();
+        // Behind the file's header, and the header of each page.
+        let from = page * 4096 + if page == 0 { 100 } else { 0 };
+        bad[from..from + 16].fill(0xa5);
+        cases.push((format!("page {page}"), bad));
+    }
+    for (what, bad) in &cases {
+        write(bad);
+        let _ = fs::remove_file(database.with_extension("sqlite-wal"));
+        refused_at_start(&mut ground, what, &["authd.sqlite"]);
+        assert_eq!(&fs::read(&database).unwrap(), bad, "{what}: was touched");
+    }
+
+    write(&good);
+    ground.start();
+    assert_eq!(ground.status_of("alice")["telegram_id"], 1001);
+}
+
+#[test]
+fn a_second_daemon_does_not_get_the_database() {
+    if !is_root() {
+        return;
+    }
+    let (mut ground, _) = with_alice();
+    let mut second = Ground::bare("");
+    fs::remove_dir_all(second.path("state")).unwrap_or_default();
+    symlink(ground.path("state"), second.path("state")).unwrap();
+    ground.start();
+
+    let refused = second.try_start(&[]).unwrap_err();
+
+    assert!(!refused.success());
+    assert!(second.log().contains("authd.sqlite"), "{}", second.log());
+    assert_eq!(ground.status_of("alice")["telegram_id"], 1001);
+}
+
+#[test]
+fn a_read_only_disk_is_refused() {
+    if !is_root() {
+        return;
+    }
+    with_own_mounts(|| {
+        let mut ground = Ground::bare("");
+        small_disk(&ground.path("state"));
+        ground.done(&["init"]);
+        ground.start();
+        ground.enroll("alice", 1001);
+        ground.stop();
+        let remount = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(
+            None::<&str>,
+            &ground.path("state"),
+            None::<&str>,
+            remount,
+            None::<&str>,
+        )
+        .unwrap();
+
+        refused_at_start(&mut ground, "a read-only disk", &["authd.sqlite"]);
+        let (status, said) = ground.not_done(&["init", "--restore", "/nowhere"]);
+        assert_eq!(status, 1, "{said}");
+    });
+}
+
+#[test]
+fn a_full_disk_lets_nobody_in_and_is_got_over_without_a_restart() {
+    if !is_root() {
+        return;
+    }
+    with_own_mounts(|| {
+        let mut ground = Ground::bare("");
+        small_disk(&ground.path("state"));
+        ground.done(&["init"]);
+        ground.start();
+        let enrolled = ground.enroll("alice", 1001);
+        let alice = user("alice", 1001);
+        let mut gateway = Gateway::connect(&ground.run()).unwrap();
+        let filler = ground.path("state/filler");
+        fill(&filler);
+
+        let code = || enrolled.authenticator.totp(authenticator::step());
+        let refused = gateway.totp(&alice, code()).unwrap();
+
+        assert_eq!(refused, Verdict::Unavailable);
+        assert!(matches!(
+            gateway.standing(&alice, None),
+            Standing::CodeNeeded | Standing::Unavailable
+        ));
+        assert_ne!(gateway.standing(&alice, None), Standing::NotEnrolled);
+        let (status, said) = ground.not_done(&["remove", "alice"]);
+        assert!(
+            status == 1 && said.contains("cannot write its state"),
+            "{said}"
+        );
+        assert!(ground.log().contains("full"), "{}", ground.log());
+        fs::remove_file(filler).unwrap();
+        let verdict = gateway.totp(&alice, code()).unwrap();
+        assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
+    });
+}
+
+#[test]
+fn a_disk_filled_by_users_stops_no_decision_while_the_logs_reserve_lasts() {
+    if !is_root() {
+        return;
+    }
+    with_own_mounts(|| {
+        let mut ground = Ground::bare("");
+        small_disk(&ground.path("log"));
+        ground.done(&["init"]);
+        ground.start();
+        let enrolled = ground.enroll("alice", 1001);
+        let alice = user("alice", 1001);
+        let mut gateway = Gateway::connect(&ground.run()).unwrap();
+        fill(&ground.path("log/filler"));
+
+        let wrong = gateway
+            .totp(&alice, enrolled.authenticator.wrong())
+            .unwrap();
+        let right = gateway
+            .totp(&alice, enrolled.authenticator.totp(authenticator::step()))
+            .unwrap();
+
+        assert_eq!(wrong, Verdict::Refused);
+        assert!(matches!(right, Verdict::Granted { .. }), "{right:?}");
+        assert_eq!(ground.audited("code.refused"), 1);
+        assert_eq!(ground.audited("code.accepted"), 1);
+    });
+}
+
+#[test]
+fn without_its_audit_log_nothing_is_decided() {
+    if !is_root() {
+        return;
+    }
+    // A log that cannot be opened: the daemon does not run.
+    let mut ground = Ground::new("");
+    fs::create_dir_all(ground.path("log")).unwrap();
+    fs::write(
+        ground.path("log/authd"),
+        "a file where a directory should be",
+    )
+    .unwrap();
+
+    let refused = ground.try_start(&[]).unwrap_err();
+
+    assert!(!refused.success());
+    assert!(ground.log().contains("log/authd"), "{}", ground.log());
+}
+
+#[test]
+fn a_database_that_goes_bad_under_the_daemon_is_unavailable_and_never_not_enrolled() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::started("");
+    let enrolled = ground.enroll("alice", 1001);
+    ground.stop();
+    ground.start();
+    let alice = user("alice", 1001);
+    let mut gateway = Gateway::connect(&ground.run()).unwrap();
+
+    // Everything behind the first page, while the daemon has it open.
+    let file = File::options().write(true).open(ground.database()).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.write_all_at(&vec![0xa5; usize::try_from(length).unwrap() - 4096], 4096)
+        .unwrap();
+    let code = Code::Totp(enrolled.authenticator.totp(authenticator::step()));
+    let verdict = gateway.verify(&alice, code).unwrap();
+    let standing = gateway.standing(&alice, None);
+
+    // What is in the daemon's own cache may still be right; nothing else may pass.
+    assert!(
+        matches!(verdict, Verdict::Unavailable | Verdict::Granted { .. }),
+        "{verdict:?}"
+    );
+    assert!(
+        !matches!(standing, Standing::NotEnrolled | Standing::Changed),
+        "{standing:?}"
+    );
+}
