@@ -14,15 +14,24 @@ use nix::unistd::Uid;
 use tracing::{info, warn};
 
 use crate::{
+    audit,
     daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept},
+    ending::EndReason,
     users::{User, Users},
-    workers::EndReason,
 };
 
 /// Connections that root's commands may hold at once.
 const CONNECTIONS: usize = 16;
 /// How long a connection of root's command may stay open.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a connection of root's command stands, and for whom it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    state: State,
+    /// The uid behind sudo(8), by the command's word: for the audit log alone.
+    uid: u32,
+}
 
 impl Daemon {
     /// Takes new connections of root's commands.
@@ -34,7 +43,11 @@ impl Daemon {
             if self.admin.len() >= CONNECTIONS {
                 continue;
             }
-            let peer = self.peer(stream, State::Fresh, now + PATIENCE, now);
+            let fresh = Admin {
+                state: State::Fresh,
+                uid: 0,
+            };
+            let peer = self.peer(stream, fresh, now + PATIENCE, now);
             self.admin.extend(peer);
         }
     }
@@ -66,17 +79,20 @@ impl Daemon {
     /// Answers one request; an error ends the connection.
     fn admin_request(
         &mut self,
-        peer: &mut Peer<State>,
+        peer: &mut Peer<Admin>,
         request: Request,
     ) -> Result<(), ConnectionError> {
         let connection = &mut peer.connection;
-        if !permitted(peer.state, &request) {
+        if !permitted(peer.state.state, &request) {
             connection.send(&Reply::Refused(Refusal::NotPermitted))?;
             return Err(ConnectionError::Closed);
         }
         match request {
             Request::Hello(hello) if hello.hello.matches() => {
-                peer.state = State::Greeted;
+                peer.state = Admin {
+                    state: State::Greeted,
+                    uid: hello.admin,
+                };
                 connection.send(&Reply::Hello(Hello::ours()))
             }
             Request::Hello(_) => {
@@ -84,29 +100,57 @@ impl Daemon {
                 Err(ConnectionError::Closed)
             }
             Request::Status => {
+                self.audit
+                    .note(&audit::asked("admin.status", peer.state.uid));
                 connection.send(&Reply::Broker(self.status()))?;
                 for user in self.users.iter() {
                     connection.send(&Reply::User(self.user_status(user)))?;
                 }
                 connection.send(&Reply::StatusEnd)
             }
-            Request::Strangers => connection.send(&Reply::Strangers(self.strangers.list())),
-            Request::Reload => connection.send(&self.reload()),
+            Request::Strangers => {
+                self.audit
+                    .note(&audit::asked("admin.strangers", peer.state.uid));
+                connection.send(&Reply::Strangers(self.strangers.list()))
+            }
+            Request::Reload => connection.send(&self.reload(Some(peer.state.uid))),
         }
     }
 
-    /// Takes the new users.yaml whole, or keeps the old one and says why.
-    pub(crate) fn reload(&mut self) -> Reply {
-        let new = match Users::load(&self.config) {
-            Ok(new) => new,
-            Err(problem) => {
-                warn!("kept the old table of users: {problem}");
-                let reason = shorten(problem.to_string(), limits::RELOAD_REASON);
-                return Reply::ReloadRefused(reason);
+    /// Takes the new users.yaml whole, or keeps the old one and says why. `admin` is who asked for it,
+    /// if it was not a signal.
+    pub(crate) fn reload(&mut self, admin: Option<u32>) -> Reply {
+        match self.read_users(admin) {
+            Ok(new) => self.put_in_force(new),
+            Err(reason) => {
+                warn!("kept the old table of users: {reason}");
+                Reply::ReloadRefused(shorten(reason, limits::RELOAD_REASON))
             }
-        };
+        }
+    }
+
+    /// Reads the new users.yaml. Without its line in the audit log it is not taken: what is in force is
+    /// what the log says.
+    fn read_users(&mut self, admin: Option<u32>) -> Result<Users, String> {
+        if let Some(admin) = admin {
+            self.audit.note(&audit::asked("admin.reload", admin));
+        }
+        let file = &self.config.paths.users;
+        let new = Users::load(&self.config).map_err(|problem| {
+            self.audit.note(&audit::users_refused(file, &problem));
+            problem.to_string()
+        })?;
+        let record = audit::loaded("users.loaded", file, new.digest());
+        let recorded = self.audit.decide(&record);
+        recorded
+            .map(|()| new)
+            .map_err(|problem| problem.to_string())
+    }
+
+    fn put_in_force(&mut self, new: Users) -> Reply {
         let ended = self.users.gone_or_changed(&new);
         self.users = new;
+        self.pace.keep(|user| self.users.get(user).is_some());
         for user in &ended {
             self.end_worker(*user, EndReason::UserChanged);
         }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! Attach -> authd asked -> no worker:    launched with the connection
-//!                          dying worker: parked until it is reaped, then launched
+//!                          dying worker: parked until it is reaped, then authd is asked again
 //!                          else:         handed over
 //! ```
+//!
+//! Each way has its line in the audit log before it is gone.
 
 use std::{
     fs, io,
@@ -22,10 +24,10 @@ use std::{
 use kai_program::trusted_file::{Trust, TrustedFile};
 use kai_proto::{
     admin_broker::WorkerLife,
-    broker_authd::Standing,
-    codec,
+    broker_authd, codec,
     conversation::FromWorker,
-    gateway_broker::{Refusal, SecondFactor},
+    gateway_broker::{Refusal, UserEntry},
+    grant::Grant,
     ids::TelegramId,
     worker_broker::{Assignment, Clocks},
 };
@@ -34,113 +36,148 @@ use tracing::{error, info, warn};
 
 use crate::{
     accounts::Account,
+    audit,
+    authd::Purpose,
     daemon::{Daemon, unix_now},
+    ending::EndReason,
     launch::{self, LaunchError, Order, WorkerProgram, World},
+    pace::Pass,
     second_factor::may_attach,
     users::User,
-    workers::{EndReason, Handover, Worker},
+    worker::{Handover, Parked, Proof, Worker},
 };
 
 impl Daemon {
-    /// Goes on with an attach, now that authd has said how the user stands.
-    pub(crate) fn attach(
+    /// Takes an attach from the gateway: authd is asked about whoever is a user.
+    pub(crate) fn begin_attach(
         &mut self,
-        user: TelegramId,
-        standing: Standing,
+        id: TelegramId,
+        grant: Option<Grant>,
         connection: UnixStream,
         now: Instant,
     ) {
-        let rule = match self.users.get(user) {
-            Some(user) => user.entry.second_factor,
-            None => SecondFactor::Required,
-        };
-        match may_attach(rule, standing) {
-            Ok(()) => self.place(user, connection, now),
-            Err(refusal) => refuse(&connection, refusal),
+        let known = self.users.get(id).is_some();
+        match self.pace.judge(known.then_some(id), now) {
+            Pass::Go => self.ask(id, grant, connection, now),
+            Pass::FirstTooMany => {
+                warn!(user = i64::from(id), "the gateway attaches too often");
+                self.refuse_attach(id, &connection, Refusal::TooManyConnections);
+            }
+            Pass::TooMany => refuse(&connection, Refusal::TooManyConnections),
         }
     }
 
-    /// Finds or makes the worker for a connection that may be attached.
-    fn place(&mut self, user: TelegramId, connection: UnixStream, now: Instant) {
+    /// Asks authd about a connection that is to be attached.
+    pub(crate) fn ask(
+        &mut self,
+        id: TelegramId,
+        grant: Option<Grant>,
+        connection: UnixStream,
+        now: Instant,
+    ) {
+        match self.users.get(id) {
+            Some(user) => {
+                let purpose = Purpose::Attach(connection);
+                self.authd.ask(authd_user(&user.entry), grant, purpose, now);
+            }
+            None => self.refuse_attach(id, &connection, Refusal::UnknownUser),
+        }
+    }
+
+    /// Goes on with an attach, now that authd has said how the user stands.
+    pub(crate) fn attach(
+        &mut self,
+        asked: &broker_authd::User,
+        proof: Proof,
+        connection: UnixStream,
+        now: Instant,
+    ) {
+        let id = asked.id;
         if self.stopping {
-            return refuse(&connection, Refusal::Stopping);
+            return self.refuse_attach(id, &connection, Refusal::Stopping);
         }
-        // The table may have changed while authd was asked.
-        if self.users.get(user).is_none() {
-            return refuse(&connection, Refusal::UnknownUser);
+        // The table may have changed while authd was asked: its answer is about that name and id.
+        let user = self.users.get(id);
+        let Some(user) = user.filter(|user| authd_user(&user.entry) == *asked) else {
+            return self.refuse_attach(id, &connection, Refusal::UnknownUser);
+        };
+        if let Err(why) = may_attach(user.entry.second_factor, proof.standing) {
+            return self.refuse_attach(id, &connection, why);
         }
-        match self.workers.get_mut(user) {
-            None => self.launch(user, connection, now),
-            Some(worker) if worker.life == WorkerLife::Dying => {
-                // One place: whoever waited there is a connection that the gateway gave up.
-                worker.parked = Some(connection);
-            }
-            Some(worker) => {
-                if worker.hand_over(connection, now) == Handover::Refused {
-                    self.end_worker(user, EndReason::Closed);
-                }
-            }
+        let Some(worker) = self.workers.get_mut(id) else {
+            return self.launch(id, proof, connection, now);
+        };
+        if worker.life == WorkerLife::Dying {
+            // One place: whoever waited there is a connection that the gateway gave up.
+            let grant = proof.grant;
+            worker.parked = Some(Parked { connection, grant });
+            return;
+        }
+        let record = audit::allowed(user, proof.standing, Some(worker));
+        if self.audit.decide(&record).is_err() {
+            return refuse(&connection, Refusal::LaunchFailed);
+        }
+        if worker.hand_over(connection, proof, now) == Handover::Refused {
+            self.end_worker(id, EndReason::Closed);
         }
     }
 
-    fn launch(&mut self, id: TelegramId, connection: UnixStream, now: Instant) {
+    /// Starts the worker of a user who has none. What the log shows of it: `attach.allowed` is on disk
+    /// before there is a process at all, and `worker.started` right after the fork, because only then
+    /// has it a pid. A worker without that second line is ended.
+    fn launch(&mut self, id: TelegramId, proof: Proof, connection: UnixStream, now: Instant) {
+        let mut in_the_way = None;
         if self.workers.alive() >= self.config.limits.workers {
-            match self.workers.most_idle(now) {
-                Some(idle) => self.end_worker(idle, EndReason::Idle),
-                None => return refuse(&connection, Refusal::TooManyWorkers),
+            in_the_way = self.workers.most_idle(now);
+            if in_the_way.is_none() {
+                return self.refuse_attach(id, &connection, Refusal::TooManyWorkers);
             }
+        }
+        let Some(user) = self.users.get(id) else {
+            return;
+        };
+        let record = audit::allowed(user, proof.standing, None);
+        if self.audit.decide(&record).is_err() {
+            return refuse(&connection, Refusal::LaunchFailed);
+        }
+        if let Some(idle) = in_the_way {
+            self.end_worker(idle, EndReason::Idle);
         }
         let Some(user) = self.users.get(id) else {
             return;
         };
         match self.start_worker(user, &connection) {
             Ok(launched) => {
-                let worker = Worker::new(launched, connection, now, unix_now());
-                info!(user = %user.entry.name, account = %user.account.name,
-                      pid = worker.pid.as_raw(), "worker forked");
+                let pid = launched.pid.as_raw();
+                let recorded = self.audit.decide(&audit::worker_started(user, pid));
+                info!(user = %user.entry.name, account = %user.account.name, pid, "worker forked");
+                let name = user.entry.name.clone();
+                let worker = Worker::new(launched, name, (connection, proof), now, unix_now());
                 self.workers.insert(id, worker);
+                if recorded.is_err() {
+                    self.end_worker(id, EndReason::NotRecorded);
+                }
             }
             Err(problem) => {
                 error!(user = %user.entry.name, "{problem}");
-                refuse(&connection, Refusal::LaunchFailed);
+                self.refuse_attach(id, &connection, Refusal::LaunchFailed);
             }
         }
     }
 
-    /// Sees a worker off that was reaped, and starts the next one if a connection waits for it.
-    pub(crate) fn reaped(&mut self, id: TelegramId, mut worker: Worker, now: Instant) {
-        if !worker.has_reported() {
-            // It wrote no Hello either: the broker still has the first word.
-            if let Some(connection) = &worker.attached {
-                refuse(connection, Refusal::LaunchFailed);
-            }
-        }
-        worker.end_connection();
-        if let Some(connection) = worker.parked.take() {
-            self.place(id, connection, now);
-        }
+    /// Refuses a connection that was to be attached.
+    pub(crate) fn refuse_attach(&mut self, id: TelegramId, connection: &UnixStream, why: Refusal) {
+        let user = self.users.get(id).map(|user| &user.entry.name);
+        self.audit.note(&audit::refused(id, user, why));
+        refuse(connection, why);
     }
+}
 
-    /// Kills the worker of `user`, if there is one that is not ending.
-    pub(crate) fn end_worker(&mut self, user: TelegramId, reason: EndReason) {
-        let Some(worker) = self.workers.get_mut(user) else {
-            return;
-        };
-        if worker.life == WorkerLife::Dying {
-            return;
-        }
-        match reason {
-            EndReason::Idle | EndReason::UserChanged | EndReason::Stopping => {
-                info!(pid = worker.pid.as_raw(), ?reason, "ending a worker");
-            }
-            _ => warn!(pid = worker.pid.as_raw(), ?reason, "ending a worker"),
-        }
-        if !worker.has_reported()
-            && let Some(connection) = &worker.attached
-        {
-            refuse(connection, Refusal::LaunchFailed);
-        }
-        worker.kill();
+/// A user as authd knows them.
+pub(crate) fn authd_user(entry: &UserEntry) -> broker_authd::User {
+    broker_authd::User {
+        name: entry.name.clone(),
+        id: entry.id,
     }
 }
 

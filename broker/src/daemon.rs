@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use kai_audit::OpenError;
 use kai_program::config::Config;
 use kai_proto::{
     admin_broker,
     connection::Connection,
-    gateway_broker::{self, Refusal},
+    gateway_broker,
     ids::{TelegramId, UnixSeconds},
     peer, sockets,
 };
@@ -28,17 +29,19 @@ use nix::{
     },
     unistd::{Uid, User as PasswdUser},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
-    attach::refuse,
+    admin,
+    audit::{self, Audit, NotRecorded},
     authd::Authd,
     capabilities,
+    ending::EndReason,
     launch::{self, WorkerProgram},
+    pace::Pace,
     strangers::Strangers,
-    sys,
     users::{Users, UsersError},
-    workers::{EndReason, Workers},
+    workers::Workers,
 };
 
 /// Connections taken from one listener before others get their turn.
@@ -65,6 +68,12 @@ pub enum DaemonError {
     /// The capabilities could not be given up.
     #[error("cannot give up capabilities: {0}")]
     Capabilities(caps::errors::CapsError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] OpenError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
     /// A call failed that does not fail.
     #[error("{0}: {1}")]
     System(&'static str, nix::Error),
@@ -86,6 +95,10 @@ pub struct Daemon {
     pub(crate) users: Users,
     pub(crate) workers: Workers,
     pub(crate) authd: Authd,
+    /// When authd is asked about living workers again.
+    pub(crate) recheck_due: Instant,
+    pub(crate) audit: Audit,
+    pub(crate) pace: Pace,
     pub(crate) strangers: Strangers,
     pub(crate) worker_program: PathBuf,
     pub(crate) started: UnixSeconds,
@@ -94,7 +107,7 @@ pub struct Daemon {
     pub(crate) gateway_listener: UnixListener,
     pub(crate) admin_listener: UnixListener,
     pub(crate) gateway: Vec<Peer<gateway_broker::State>>,
-    pub(crate) admin: Vec<Peer<admin_broker::State>>,
+    pub(crate) admin: Vec<Peer<admin::Admin>>,
     signals: SignalFd,
     next_key: u64,
 }
@@ -121,7 +134,11 @@ enum Source {
 pub fn serve(config: Config) -> Result<(), DaemonError> {
     let mut daemon = Daemon::start(config)?;
     info!(users = daemon.users.len(), "ready");
-    daemon.run()
+    let ended = daemon.run();
+    let why = ended.as_ref().err().map(DaemonError::to_string);
+    daemon.audit.note(&audit::stopped(why));
+    daemon.audit.close();
+    ended
 }
 
 /// The wall clock, for people to read; deadlines use the monotonic one.
@@ -143,7 +160,6 @@ impl Daemon {
         let gateway = PasswdUser::from_name(&gateway_name)
             .map_err(system("cannot look up the gateway's account"))?
             .ok_or(DaemonError::NoGatewayAccount(gateway_name))?;
-        let users = Users::load(&config)?;
         let worker_program = worker_program(&config)?;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(system("getrlimit"))?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(system("setrlimit"))?;
@@ -153,6 +169,17 @@ impl Daemon {
         let admin_listener =
             sockets::listen(&sockets::admin_broker(run), None).map_err(DaemonError::Listen)?;
         capabilities::keep_only_needed().map_err(DaemonError::Capabilities)?;
+        // Not before the sockets: they are the proof that there is no second broker, and a log has one
+        // writer.
+        let mut audit = Audit::open(&config.audit_log("broker"))?;
+        let users = match begin(&mut audit, &config) {
+            Ok(users) => users,
+            Err(problem) => {
+                audit.note(&audit::stopped(Some(problem.to_string())));
+                audit.close();
+                return Err(problem);
+            }
+        };
         let mut mask = SigSet::empty();
         for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
             mask.add(signal);
@@ -163,6 +190,9 @@ impl Daemon {
         let now = Instant::now();
         Ok(Self {
             authd: Authd::new(run, now),
+            recheck_due: now,
+            audit,
+            pace: Pace::default(),
             users,
             workers: Workers::default(),
             strangers: Strangers::default(),
@@ -181,17 +211,22 @@ impl Daemon {
     }
 
     fn run(&mut self) -> Result<(), DaemonError> {
-        loop {
-            let now = Instant::now();
-            self.tick(now);
-            if self.stopping && self.workers.is_empty() {
-                info!("stopped");
-                return Ok(());
-            }
-            for (source, events) in self.wait(now)? {
-                self.serve(source, events, Instant::now());
-            }
+        while !(self.stopping && self.workers.is_empty()) {
+            self.turn()?;
         }
+        info!("stopped");
+        Ok(())
+    }
+
+    /// Once around the loop.
+    pub(crate) fn turn(&mut self) -> Result<(), DaemonError> {
+        for (source, events) in self.wait(Instant::now())? {
+            self.serve(source, events, Instant::now());
+        }
+        let now = Instant::now();
+        self.take_answers(now);
+        self.tick(now);
+        Ok(())
     }
 
     /// Waits until something is to be done, and gives what has events.
@@ -211,6 +246,15 @@ impl Daemon {
             }
         };
         add(Source::Signals, self.signals.as_fd(), read);
+        // Before all that may take long: here comes whose proof has ended.
+        if let Some((fd, write)) = self.authd.polled() {
+            let events = if write {
+                read | PollFlags::POLLOUT
+            } else {
+                read
+            };
+            add(Source::Authd, fd, events);
+        }
         add(Source::GatewayListener, self.gateway_listener.as_fd(), read);
         add(Source::AdminListener, self.admin_listener.as_fd(), read);
         for peer in &self.gateway {
@@ -220,17 +264,6 @@ impl Daemon {
         for peer in &self.admin {
             let events = read_and_maybe_write(&peer.connection);
             add(Source::Admin(peer.key), peer.connection.as_fd(), events);
-        }
-        if let Some((fd, write)) = self.authd.polled() {
-            add(
-                Source::Authd,
-                fd,
-                if write {
-                    read | PollFlags::POLLOUT
-                } else {
-                    read
-                },
-            );
         }
         for (user, worker) in self.workers.iter() {
             add(Source::End(user), worker.pidfd.as_fd(), read);
@@ -249,7 +282,9 @@ impl Daemon {
                 );
             }
         }
-        let timeout = self.next_look().map(|at| at.saturating_duration_since(now));
+        let timeout = self
+            .next_look(now)
+            .map(|at| at.saturating_duration_since(now));
         match poll(&mut polled, poll_timeout(timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(DaemonError::System("poll", error)),
@@ -265,7 +300,7 @@ impl Daemon {
     }
 
     /// The earliest moment at which [`tick`](Self::tick) has something to do.
-    fn next_look(&self) -> Option<Instant> {
+    fn next_look(&self, now: Instant) -> Option<Instant> {
         let idle = self.config.limits.idle;
         let peers = self
             .gateway
@@ -280,7 +315,7 @@ impl Daemon {
             .workers
             .iter()
             .filter_map(|(_, worker)| worker.next_look(idle));
-        peers.chain(workers).chain(self.authd.next_look()).min()
+        peers.chain(workers).chain(self.authd_next_look(now)).min()
     }
 
     /// Does what the clock asks for.
@@ -290,10 +325,7 @@ impl Daemon {
             .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
         self.admin
             .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
-        for question in self.authd.tick(now) {
-            warn!("authd does not answer: refusing an attach");
-            refuse(&question.connection, Refusal::AuthdUnavailable);
-        }
+        self.mind_authd(now);
         let idle = self.config.limits.idle;
         let overdue: Vec<_> = self
             .workers
@@ -316,9 +348,7 @@ impl Daemon {
                 if events.contains(PollFlags::POLLOUT) {
                     self.authd.flush(now);
                 }
-                for (question, standing) in self.authd.receive(now) {
-                    self.attach(question.user.id, standing, question.connection, now);
-                }
+                self.hear_authd(now);
             }
             Source::Control(user) => self.take_reports(user, now),
             Source::Status(user) => self.take_launch_outcome(user),
@@ -330,7 +360,7 @@ impl Daemon {
     fn take_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
-                Ok(Signal::SIGHUP) => drop(self.reload()),
+                Ok(Signal::SIGHUP) => drop(self.reload(None)),
                 _ => self.stop(),
             }
         }
@@ -342,76 +372,6 @@ impl Daemon {
         let users: Vec<_> = self.workers.iter().map(|(user, _)| user).collect();
         for user in users {
             self.end_worker(user, EndReason::Stopping);
-        }
-    }
-
-    fn take_reports(&mut self, user: TelegramId, now: Instant) {
-        let Some(worker) = self.workers.get_mut(user) else {
-            return;
-        };
-        let fresh = !worker.has_reported();
-        match worker.take_reports(now, unix_now()) {
-            Ok(()) if fresh && worker.has_reported() => {
-                info!(
-                    pid = worker.pid.as_raw(),
-                    ms = worker.age(now).as_millis(),
-                    "worker ready"
-                );
-            }
-            Ok(()) => {}
-            Err(reason) => self.end_worker(user, reason),
-        }
-    }
-
-    fn take_launch_outcome(&mut self, user: TelegramId) {
-        let Some(worker) = self.workers.get_mut(user) else {
-            return;
-        };
-        let Some(outcome) = worker.status.as_mut().and_then(launch::outcome) else {
-            return;
-        };
-        worker.status = None;
-        if let Err(problem) = outcome {
-            error!(pid = worker.pid.as_raw(), "{problem}");
-        }
-    }
-
-    fn reap(&mut self, user: TelegramId, now: Instant) {
-        let Some(worker) = self.workers.get(user) else {
-            return;
-        };
-        match sys::reap(worker.pid) {
-            Ok(None) => {}
-            Ok(Some(ended)) => {
-                info!(
-                    pid = worker.pid.as_raw(),
-                    status = ended.status,
-                    cpu_ms = ended.cpu.as_millis(),
-                    peak_kib = ended.peak_kib,
-                    "worker ended"
-                );
-                if let Some(worker) = self.workers.remove(user) {
-                    self.reaped(user, worker, now);
-                }
-            }
-            Err(problem) => {
-                error!(pid = worker.pid.as_raw(), "cannot reap a worker: {problem}");
-                self.workers.remove(user);
-            }
-        }
-    }
-
-    fn check_attached(&mut self, user: TelegramId) {
-        let Some(worker) = self.workers.get_mut(user) else {
-            return;
-        };
-        let Some(connection) = &worker.attached else {
-            return;
-        };
-        // Asked again: the event may be that of a connection replaced since.
-        let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
-        if poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
-            worker.end_connection();
         }
     }
 
@@ -432,6 +392,22 @@ impl Daemon {
             due: Some(due),
         })
     }
+}
+
+/// The first lines of the log, and the users, if they are fit to be served.
+fn begin(audit: &mut Audit, config: &Config) -> Result<Users, DaemonError> {
+    let users_file = &config.paths.users;
+    audit.decide(&audit::started())?;
+    audit.decide(&audit::loaded("config.loaded", &config.file, config.digest))?;
+    let users = match Users::load(config) {
+        Ok(users) => users,
+        Err(problem) => {
+            audit.note(&audit::users_refused(users_file, &problem));
+            return Err(problem.into());
+        }
+    };
+    audit.decide(&audit::loaded("users.loaded", users_file, users.digest()))?;
+    Ok(users)
 }
 
 /// Where the worker's program is: in `paths.programs`, or beside this one.
@@ -476,3 +452,6 @@ fn poll_timeout(wait: Option<Duration>) -> PollTimeout {
     let milliseconds = wait.as_micros().div_ceil(1000);
     PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
 }
+
+#[cfg(test)]
+mod tests;

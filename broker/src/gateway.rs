@@ -3,18 +3,15 @@
 use std::{io::Write, os::unix::net::UnixStream, time::Instant};
 
 use kai_proto::{
-    broker_authd, codec,
+    codec,
     connection::ConnectionError,
-    gateway_broker::{Refusal, Reply, Request, State, UserEntry, permitted},
+    gateway_broker::{Refusal, Reply, Request, State, permitted},
     hello::Hello,
     limits::FRAME_DEADLINE,
 };
 use tracing::debug;
 
-use crate::{
-    attach::refuse,
-    daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept},
-};
+use crate::daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept};
 
 /// Requests of one connection that are answered before others get their turn: a peer that floods
 /// must not keep the loop from everything else.
@@ -61,11 +58,7 @@ impl Daemon {
                 // Nothing was read beyond this frame: the rest of the stream is the worker's.
                 Ok(Some(Request::Attach { user, grant })) => {
                     let stream = peer.connection.into_stream();
-                    match self.users.get(user) {
-                        Some(user) => self.authd.ask(authd_user(&user.entry), grant, stream, now),
-                        None => refuse(&stream, Refusal::UnknownUser),
-                    }
-                    return;
+                    return self.begin_attach(user, grant, stream, now);
                 }
                 Ok(Some(request)) => self.gateway_request(&mut peer, &request),
                 Err(error) => Err(error),
@@ -135,13 +128,6 @@ impl Daemon {
             peer.connection.send(&Reply::User(user.entry.clone()))?;
         }
         peer.connection.send(&Reply::UsersEnd)
-    }
-}
-
-fn authd_user(entry: &UserEntry) -> broker_authd::User {
-    broker_authd::User {
-        name: entry.name.clone(),
-        id: entry.id,
     }
 }
 

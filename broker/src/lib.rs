@@ -8,25 +8,34 @@
 //!
 //! - [`accounts`]: which local accounts may host a worker;
 //! - [`users`]: `users.yaml`, the table of users;
-//! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers, [`attach`] what
-//!   becomes of an attach;
-//! - [`workers`]: the table of workers and their lives;
-//! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word;
+//! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers;
+//! - [`attach`]: what becomes of an attach, [`pace`] how many are looked at;
+//! - [`workers`]: the table of workers; [`worker`] one and its life, [`ending`] why it ends,
+//!   [`supervise`] what is done about it;
+//! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word, [`proofs`] what that
+//!   does to attaches and workers;
+//! - [`audit`]: what is written down of all this, before it takes effect;
 //! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
 //! - [`sys`]: the only unsafe code.
 
 pub mod accounts;
 pub mod admin;
 pub mod attach;
+pub mod audit;
 pub mod authd;
 pub mod capabilities;
 pub mod daemon;
+pub mod ending;
 pub mod gateway;
 pub mod launch;
+pub mod pace;
+pub mod proofs;
 pub mod second_factor;
 pub mod strangers;
+pub mod supervise;
 pub mod sys;
 pub mod users;
+pub mod worker;
 pub mod workers;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};

@@ -1,7 +1,8 @@
 //! `users.yaml`: who may talk to an agent, and under which account.
 //!
 //! Only the broker reads it: root's, 0600, one link, opened once and judged by that descriptor. It is
-//! taken whole or not at all. The keys are those of the Python kai, and `chats` and `api_key_file`.
+//! taken whole or not at all. The keys are those of the Python kai, and `chats`, `api_key_file` and
+//! `second_factor`, which may stand above the list too: for everybody whose entry has none.
 
 use std::{
     collections::HashMap,
@@ -11,6 +12,7 @@ use std::{
 
 use kai_program::{
     config::Config,
+    digest::Digest,
     trusted_file::{Distrust, Trust, TrustedFile},
     yaml::{Document, Map, Mistake, Node},
 };
@@ -56,6 +58,7 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Users {
     users: Vec<User>,
+    digest: Digest,
 }
 
 impl Users {
@@ -93,13 +96,23 @@ impl Users {
     ) -> Result<Self, Mistake> {
         let mut root = Document::parse(file, text)?.into_map()?;
         let list = root.required("users")?.into_list()?;
+        let rule = root
+            .optional("second_factor")
+            .map_or(Ok(SecondFactor::Optional), |node| second_factor(&node))?;
         root.finish()?;
         let mut seen = Seen::default();
         let mut users = Vec::with_capacity(list.len());
         for node in list {
-            users.push(user(node.into_map()?, &mut resolve, &mut seen)?);
+            users.push(user(node.into_map()?, rule, &mut resolve, &mut seen)?);
         }
-        Ok(Self { users })
+        let digest = Digest::of(text.as_bytes());
+        Ok(Self { users, digest })
+    }
+
+    /// What the file was when it was read, for the audit log.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The user with this id.
@@ -147,6 +160,7 @@ struct Seen {
 
 fn user(
     mut map: Map,
+    rule: SecondFactor,
     resolve: &mut impl FnMut(&AccountName) -> Result<Account, accounts::Unfit>,
     seen: &mut Seen,
 ) -> Result<User, Mistake> {
@@ -174,7 +188,9 @@ fn user(
             id,
             name,
             role,
-            second_factor: SecondFactor::Optional,
+            second_factor: map
+                .optional("second_factor")
+                .map_or(Ok(rule), |node| second_factor(&node))?,
             chats: map.optional("chats").map_or(Ok(Vec::new()), chats)?,
             model: map
                 .optional("model")
@@ -205,6 +221,18 @@ fn user(
     }
     map.finish()?;
     Ok(user)
+}
+
+/// The value of a key `second_factor`.
+///
+/// # Errors
+/// If it is another word than the two.
+pub fn second_factor(node: &Node) -> Result<SecondFactor, Mistake> {
+    match node.text()? {
+        "required" => Ok(SecondFactor::Required),
+        "optional" => Ok(SecondFactor::Optional),
+        _ => Err(node.mistake("must be required or optional")),
+    }
 }
 
 fn once<K: std::hash::Hash + Eq>(
@@ -342,6 +370,85 @@ mod tests {
             let error = parse(&format!("{alice}{more}\n")).unwrap_err();
             assert!(error.contains(said), "{more}: {error}");
         }
+    }
+
+    #[test]
+    fn the_rule_of_a_user_is_their_own_or_that_for_all_or_optional() {
+        use SecondFactor::{Optional, Required};
+        for (for_all, own, rule) in [
+            (None, None, Optional),
+            (None, Some("optional"), Optional),
+            (None, Some("required"), Required),
+            (Some("optional"), None, Optional),
+            (Some("optional"), Some("optional"), Optional),
+            (Some("optional"), Some("required"), Required),
+            (Some("required"), None, Required),
+            (Some("required"), Some("optional"), Optional),
+            (Some("required"), Some("required"), Required),
+        ] {
+            let for_all = for_all.map(|rule| format!("second_factor: {rule}\n"));
+            let own = own.map(|rule| format!(", second_factor: {rule}"));
+            let text = format!(
+                "{}users:\n- {{telegram_id: 11, name: a, os_user: a{}}}\n",
+                for_all.unwrap_or_default(),
+                own.unwrap_or_default()
+            );
+            let users = parse(&text).unwrap();
+            let user = users.get(TelegramId::try_from(11).unwrap()).unwrap();
+            assert_eq!(user.entry.second_factor, rule, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_rule_names_line_and_key() {
+        let alice = "telegram_id: 11, name: a, os_user: a";
+        for (text, said) in [
+            (
+                format!("users:\n- {{{alice}}}\nsecond_factor: true\n"),
+                "users.yaml:3: `second_factor` must be required or optional",
+            ),
+            (
+                format!("second_factor: Required\nusers: [{{{alice}}}]\n"),
+                "users.yaml:1: `second_factor` must be required or optional",
+            ),
+            (
+                format!("users:\n- {{{alice}, second_factor: yes}}\n"),
+                "users.yaml:2: `users[0].second_factor` must be required or optional",
+            ),
+            (
+                format!("users:\n- {{{alice}, second_factor: ''}}\n"),
+                "users.yaml:2: `users[0].second_factor` must be a text",
+            ),
+            (
+                format!("users:\n- {{{alice}, second_factor: [required]}}\n"),
+                "users.yaml:2: `users[0].second_factor`",
+            ),
+            (
+                format!("users:\n- {{{alice}, second-factor: required}}\n"),
+                "users.yaml:2: `users[0].second-factor` is not a key",
+            ),
+            (
+                format!("users: [{{{alice}}}]\nsecondfactor: required\n"),
+                "users.yaml:2: `secondfactor` is not a key",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_rule_is_another_user() {
+        let users = |rule: &str| {
+            parse(&format!(
+                "second_factor: {rule}\nusers:\n- {{telegram_id: 1, name: a, os_user: a}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(
+            users("optional").gone_or_changed(&users("required")).len(),
+            1
+        );
     }
 
     #[test]

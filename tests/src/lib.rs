@@ -1,9 +1,13 @@
 //! What the tests over several processes share: a whole kai with two people, and the word on skipping.
 
+mod second_factor;
+
 use std::time::Duration;
 
 use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, MessageId, UserId};
 use kai_playground::ground::{Daemon, Ground, Names, Options, Person};
+
+pub use second_factor::{Authenticator, Enrolled};
 
 /// alice's Telegram id.
 pub const ALICE: UserId = UserId(1001);

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why a command cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// The audit logs cannot be shown.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),

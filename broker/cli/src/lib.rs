@@ -1,4 +1,4 @@
-//! `kai-broker`: `status`, `strangers` and `reload`, for root.
+//! `kai-broker`: `status`, `strangers`, `reload` and `audit`, for root.
 //!
 //! A program of its own, so that the daemon links neither tables nor JSON. `status` does not believe
 //! the daemon: it reads `/proc` itself and shows where that differs.
@@ -6,12 +6,16 @@
 //! - [`client`]: asks the daemon;
 //! - [`proc`]: what the kernel says of a process and its tree;
 //! - [`layers`]: judges each layer of a worker's confinement by that;
-//! - [`status`]: puts both together; [`tables`] shows it to people.
+//! - [`second_factor`]: how each user stands with authd, which is asked for it;
+//! - [`status`]: puts all of it together; [`tables`] shows it to people;
+//! - [`audit`]: the audit logs, shown and verified.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod client;
 pub mod layers;
 pub mod proc;
+pub mod second_factor;
 pub mod status;
 pub mod strangers;
 pub mod tables;
@@ -30,8 +34,8 @@ use kai_proto::admin_broker::{Reply, Request};
 
 use client::{Broker, ClientError};
 
-/// Exit status when something is not as it should be: a layer is missing, or the daemon's word and
-/// `/proc` differ.
+/// Exit status when something is not as it should be: a layer is missing, the daemon's word and `/proc`
+/// differ, or somebody cannot prove the second factor that they need.
 const DIFFERS: u8 = 3;
 
 /// Shows and steers the broker. Run it as root.
@@ -47,9 +51,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows each user's worker and every layer of its confinement, as read from /proc.
+    /// Shows each user's worker, every layer of its confinement as read from /proc, and their second
+    /// factor as kai-authd says.
     ///
-    /// Exit status 3 if a layer is missing or /proc differs from the daemon's word.
+    /// Exit status 3 if something is not as it should be; a sentence at the end says what.
     Status {
         /// As one JSON object.
         #[arg(long, conflicts_with = "watch")]
@@ -64,6 +69,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows what the root daemons decided, from their audit logs.
+    Audit(audit::Audit),
     /// Takes the new users.yaml whole, or keeps the old one and says why.
     Reload,
 }
@@ -76,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Status { watch: true, .. } => watch(&arguments.config),
         Command::Status { json, .. } => show_status(&arguments.config, json),
         Command::Strangers { json } => show_strangers(&arguments.config, json),
+        Command::Audit(audit) => audit::run(&arguments.config, &audit).map_err(ClientError::Audit),
         Command::Reload => reload(&arguments.config),
     };
     done.unwrap_or_else(|problem| {
@@ -88,8 +96,14 @@ fn connect(config: &Path) -> Result<Broker, ClientError> {
     Broker::connect(&Config::load(config)?.paths.run)
 }
 
+fn gather(config: &Path) -> Result<status::Status, ClientError> {
+    let run = Config::load(config)?.paths.run;
+    let mut broker = Broker::connect(&run)?;
+    status::gather(&mut broker, second_factor::enrolments(&run))
+}
+
 fn show_status(config: &Path, json: bool) -> Result<ExitCode, ClientError> {
-    let status = status::gather(&mut connect(config)?)?;
+    let status = gather(config)?;
     if json {
         print(&serde_json::to_string(&status)?)?;
     } else {
@@ -107,7 +121,7 @@ fn watch(config: &Path) -> Result<ExitCode, ClientError> {
         return Err(ClientError::NoTerminal);
     }
     loop {
-        let text = match connect(config).and_then(|mut broker| status::gather(&mut broker)) {
+        let text = match gather(config) {
             Ok(status) => tables::status(&status),
             Err(problem) => problem.to_string(),
         };

@@ -1,8 +1,9 @@
-//! Puts the daemon's word and `/proc` together.
+//! Puts the daemon's word, authd's and `/proc` together.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kai_proto::{
+    admin_authd::Enrolment,
     admin_broker::{BrokerStatus, Reply, Request, UserStatus, WorkerLife, WorkerStatus},
     ids::Role,
 };
@@ -12,6 +13,7 @@ use crate::{
     client::{Broker, ClientError},
     layers::{self, Layer, Standing},
     proc::{self, Tree},
+    second_factor::{self, SecondFactorShown, Unknown},
 };
 
 /// Everything that `kai-broker status` shows.
@@ -59,6 +61,8 @@ pub struct UserShown {
     pub uid: u32,
     /// Where the agent's key comes from: `own`, `shared`, or `login`.
     pub key: &'static str,
+    /// Their second factor.
+    pub second_factor: SecondFactorShown,
     /// Their worker.
     pub worker: Option<WorkerShown>,
 }
@@ -100,11 +104,14 @@ impl Status {
     }
 }
 
-/// Asks the daemon and reads `/proc`.
+/// Asks the daemon, reads `/proc` and takes what authd said.
 ///
 /// # Errors
 /// What the daemon's connection answers.
-pub fn gather(broker: &mut Broker) -> Result<Status, ClientError> {
+pub fn gather(
+    broker: &mut Broker,
+    enrolments: Result<Vec<Enrolment>, Unknown>,
+) -> Result<Status, ClientError> {
     let Reply::Broker(daemon) = broker.ask(Request::Status)? else {
         return Err(ClientError::Unexpected);
     };
@@ -123,6 +130,15 @@ pub fn gather(broker: &mut Broker) -> Result<Status, ClientError> {
         .as_secs();
     let mut findings = Vec::new();
     about_the_daemon(&daemon, &mut findings);
+    let enrolments = match enrolments {
+        Ok(enrolments) => Some(enrolments),
+        // Said already.
+        Err(Unknown::Unreachable(..)) if !daemon.authd_connected => None,
+        Err(why) => {
+            findings.push(format!("kai-authd does not say who is enrolled: {why}"));
+            None
+        }
+    };
     let users = told
         .iter()
         .map(|user| {
@@ -131,7 +147,9 @@ pub fn gather(broker: &mut Broker) -> Result<Status, ClientError> {
                 let tree = namespace.and_then(|namespace| trees.get(&namespace));
                 show_worker(user, worker, tree, now, &mut findings)
             });
-            show_user(user, worker, daemon.shared_key)
+            let enrolments = enrolments.as_deref();
+            let second_factor = second_factor::show(user, enrolments, &mut findings);
+            show_user(user, worker, second_factor, daemon.shared_key)
         })
         .collect();
     let broker = BrokerShown {
@@ -162,7 +180,12 @@ fn about_the_daemon(daemon: &BrokerStatus, findings: &mut Vec<String>) {
     }
 }
 
-fn show_user(user: &UserStatus, worker: Option<WorkerShown>, shared_key: bool) -> UserShown {
+fn show_user(
+    user: &UserStatus,
+    worker: Option<WorkerShown>,
+    second_factor: SecondFactorShown,
+    shared_key: bool,
+) -> UserShown {
     UserShown {
         name: user.name.to_string(),
         id: user.id.into(),
@@ -177,6 +200,7 @@ fn show_user(user: &UserStatus, worker: Option<WorkerShown>, shared_key: bool) -
             (false, true) => "shared",
             (false, false) => "login",
         },
+        second_factor,
         worker,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Table, presets};
+use kai_proto::ids::UnixSeconds;
 
 use crate::{
     layers::{Layer, Standing, Witness},
@@ -22,7 +23,7 @@ pub fn status(status: &Status) -> String {
         }
     };
     let mut text = format!(
-        "kai-brokerd pid {}, up {}; gateway {}, authd {}; {} of at most {} workers\n\n{}",
+        "kai-brokerd pid {}, up {}; gateway {}, authd {}; {} of at most {} workers\n\n{}\n\n{}",
         broker.pid,
         span(broker.uptime_seconds),
         yes(broker.gateway_connected),
@@ -30,6 +31,7 @@ pub fn status(status: &Status) -> String {
         broker.workers,
         broker.workers_limit,
         users(&status.users),
+        second_factors(&status.users, unix_now()),
     );
     let workers: Vec<_> = status
         .users
@@ -99,6 +101,47 @@ fn users(users: &[UserShown]) -> String {
     trimmed(&table)
 }
 
+fn second_factors(users: &[UserShown], now: UnixSeconds) -> String {
+    let mut table = table(&[
+        "USER",
+        "SECOND FACTOR",
+        "ENROLLED",
+        "AUTHENTICATED UNTIL",
+        "LOCKED UNTIL",
+        "RECOVERY",
+    ]);
+    for user in users {
+        let shown = &user.second_factor;
+        let until = |at: Option<UnixSeconds>| at.map_or("-".to_owned(), |at| until(at, now));
+        let enrolled = match (shown.enrolled, shown.changed) {
+            (Some(true), _) => "yes",
+            (_, Some(true)) => "CHANGED",
+            (Some(false), _) if shown.rule == "required" => "NO",
+            (Some(false), _) => "no",
+            (None, _) => "?",
+        };
+        table.add_row([
+            user.name.clone(),
+            shown.rule.to_owned(),
+            enrolled.to_owned(),
+            until(shown.authenticated_until),
+            until(shown.locked_until),
+            shown
+                .recovery_left
+                .map_or("-".to_owned(), |left| left.to_string()),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// The time of day, in UTC as in the logs, with how far away it is.
+fn until(at: UnixSeconds, now: UnixSeconds) -> String {
+    let minutes = at / 60 % (24 * 60);
+    let (hour, minute) = (minutes / 60, minutes % 60);
+    let away = span(at.saturating_sub(now));
+    format!("{hour:02}:{minute:02} UTC (in {away})")
+}
+
 fn layers(workers: &[(&UserShown, &WorkerShown)]) -> String {
     let mut header = vec!["USER".to_owned()];
     if let Some((_, first)) = workers.first() {
@@ -134,10 +177,7 @@ pub fn strangers(strangers: &[StrangerShown]) -> String {
     if strangers.is_empty() {
         return "nobody was turned away since the broker started".to_owned();
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let now = unix_now();
     let mut table = table(&["TELEGRAM ID", "LAST WROTE", "TIMES"]);
     for stranger in strangers {
         let ago = format!("{} ago", span(now.saturating_sub(stranger.last)));
@@ -148,6 +188,13 @@ pub fn strangers(strangers: &[StrangerShown]) -> String {
         ]);
     }
     trimmed(&table)
+}
+
+fn unix_now() -> UnixSeconds {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// Lines without the blanks that a table without borders leaves at both ends.
@@ -171,5 +218,58 @@ fn span(seconds: u64) -> String {
         60..3600 => format!("{}m", seconds / 60),
         3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::second_factor::SecondFactorShown;
+
+    fn user(name: &str, rule: &'static str, enrolled: Option<bool>) -> UserShown {
+        UserShown {
+            name: name.to_owned(),
+            id: 1001,
+            role: "user",
+            account: name.to_owned(),
+            uid: 1001,
+            key: "login",
+            second_factor: SecondFactorShown {
+                rule,
+                enrolled,
+                changed: Some(false),
+                authenticated_until: None,
+                locked_until: None,
+                recovery_left: None,
+            },
+            worker: None,
+        }
+    }
+
+    #[test]
+    fn the_table_of_second_factors_fits_a_hundred_columns() {
+        let now = 1_793_613_600;
+        let mut alice = user("alexandra", "required", Some(true));
+        alice.second_factor.authenticated_until = Some(now + 11 * 3600 + 1200);
+        alice.second_factor.locked_until = Some(now + 6 * 86_400 + 23 * 3600);
+        alice.second_factor.recovery_left = Some(10);
+        let users = [
+            alice,
+            user("bob", "required", Some(false)),
+            user("carol", "optional", Some(false)),
+            user("dave", "optional", None),
+        ];
+
+        let text = second_factors(&users, now);
+
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.iter().all(|line| line.len() <= 100), "{text}");
+        assert!(
+            lines[1].contains("(in 11h 20m)") && lines[1].contains("(in 6d 23h)"),
+            "{text}"
+        );
+        assert!(lines[2].contains(" NO "), "{text}");
+        assert!(lines[3].contains(" no "), "{text}");
+        assert!(lines[4].contains(" ? "), "{text}");
     }
 }

@@ -13,7 +13,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Daemon, Ground, GroundError, answers, status::Status, supervisor::Standing};
+use super::{
+    Daemon, Ground, GroundError, Separation, answers, status::Status, supervisor::Standing,
+};
+use crate::sys;
 
 /// How long the daemons may take to be ready.
 const READY: Duration = Duration::from_secs(20);
@@ -148,6 +151,35 @@ impl Ground {
             None => Ok(ran.printed),
             Some(complaint) => Err(GroundError::Daemon(complaint)),
         }
+    }
+
+    /// Runs `kai-auth` with `arguments` and this ground's configuration, and gives what it printed.
+    ///
+    /// # Errors
+    /// If it cannot be run, or ends with another status than 0.
+    pub fn auth_command(&self, arguments: &[&str]) -> Result<String, GroundError> {
+        let ran = answers::run(&mut self.auth(arguments))?;
+        match ran.complaint {
+            None => Ok(ran.printed),
+            Some(complaint) => Err(GroundError::Daemon(complaint)),
+        }
+    }
+
+    /// `kai-auth` with `arguments` and this ground's configuration, not yet started: as whom authd
+    /// takes for root.
+    #[must_use]
+    pub fn auth(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.layout.programs().join("kai-auth"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.layout.config())
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        if self.separation == Separation::OneAccount {
+            sys::as_root_of_its_own(&mut command);
+        }
+        command
     }
 
     fn run_broker_command(&self, arguments: &[&str]) -> Result<answers::Ran, GroundError> {

@@ -197,9 +197,15 @@ impl Layout {
         for (key, value) in &options.agent_keys {
             let _ = writeln!(text, "  {key}: {value}");
         }
-        if !options.limits.is_empty() {
-            text.push_str("limits:\n");
-            for (key, value) in &options.limits {
+        let sections = [
+            ("limits", &options.limits),
+            ("second_factor", &options.second_factor),
+        ];
+        for (section, keys) in sections {
+            if !keys.is_empty() {
+                let _ = writeln!(text, "{section}:");
+            }
+            for (key, value) in keys {
                 let _ = writeln!(text, "  {key}: {value}");
             }
         }

@@ -110,6 +110,19 @@ impl Ground {
         let mut made = Made::begin(separation, &id)?;
         let layout = Layout::new(removal::root(separation, &id));
         let parts = make::prepare(options, programs, separation, &layout, &mut made)?;
+        let ground = Self::of_parts(options, separation, layout, made, parts)?;
+        // Once, and never by the daemon: a missing database is a lost one.
+        ground.auth_command(&["init"])?;
+        Ok(ground)
+    }
+
+    fn of_parts(
+        options: &Options,
+        separation: Separation,
+        layout: Layout,
+        made: Made,
+        parts: people::Parts,
+    ) -> Result<Self, GroundError> {
         let supervisor = Supervisor::new(make::plans(&layout, separation, &parts.gateway))
             .map_err(files("cannot start a thread"))?;
         Ok(Self {

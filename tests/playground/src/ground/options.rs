@@ -72,6 +72,8 @@ pub struct Options {
     pub agent_keys: Vec<(String, String)>,
     /// The keys of `limits:` in kai.yaml.
     pub limits: Vec<(String, String)>,
+    /// The keys of `second_factor:` in kai.yaml.
+    pub second_factor: Vec<(String, String)>,
     /// `log:` in kai.yaml.
     pub log: String,
     /// Whether a daemon that ends is restarted, once all were ready.
@@ -91,6 +93,7 @@ impl Options {
             base_url: None,
             agent_keys: Vec::new(),
             limits: Vec::new(),
+            second_factor: Vec::new(),
             log: "info".to_owned(),
             restarts: true,
         }

@@ -13,21 +13,23 @@ use std::{
 use super::GroundError;
 
 /// Every program of a whole kai, and those that only the playground has.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "kai-authd",
     "kai-brokerd",
     "kai-gateway",
     "kai-worker",
     "kai-broker",
+    "kai-auth",
     "kai-play-agent",
     "kai-play-launcher",
 ];
 
 /// The packages that [`NAMES`] come from.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "kai-authd",
     "kai-brokerd",
     "kai-broker",
+    "kai-auth",
     "kai-gateway",
     "kai-worker",
     "kai-playground",

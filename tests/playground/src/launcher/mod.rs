@@ -9,12 +9,14 @@
 //!
 //! - [`people`]: users.yaml as the ground writes it here, with homes;
 //! - [`serve`]: the poll loop, with the broker's own tables; [`peers`]: what it is asked;
+//! - [`proofs`]: what authd's word does, by the broker's own rules;
 //! - [`assign`]: what a worker is to know and to see; [`launch`]: from the fork to the exec.
 
 mod assign;
 mod launch;
 mod peers;
 mod people;
+mod proofs;
 mod serve;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -33,6 +35,7 @@ pub const NOT_SEPARATED: &[&str] = &[
     "The gateway and authd are your account's too: only those same walls keep an agent from the bot's \
      token and from kai's sockets.",
     "No memory or process limit holds an agent back.",
+    "Nobody writes down who was attached: only the broker has an audit log.",
 ];
 
 /// The key that the ground adds to users.yaml for this launcher.

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use kai_brokerd::workers::Worker;
+use kai_brokerd::worker::Worker;
 use kai_proto::{
     admin_broker::{self, BrokerStatus, UserStatus},
-    broker_authd::User,
     connection::ConnectionError,
     gateway_broker::{self, Refusal},
     hello::Hello,
@@ -15,7 +14,7 @@ use nix::unistd::geteuid;
 
 use super::{
     people::Person,
-    serve::{Launcher, Peer, refuse},
+    serve::{Launcher, Peer},
 };
 
 impl Launcher {
@@ -35,16 +34,7 @@ impl Launcher {
                         if peer.state == gateway_broker::State::Greeted =>
                     {
                         let stream = peer.connection.into_stream();
-                        match self.person(user) {
-                            Some(person) => {
-                                let user = User {
-                                    name: person.entry.name.clone(),
-                                    id: user,
-                                };
-                                self.authd.ask(user, grant, stream, now);
-                            }
-                            None => refuse(&stream, Refusal::UnknownUser),
-                        }
+                        self.ask(user, grant, stream, now);
                         break;
                     }
                     Ok(Some(request)) => {

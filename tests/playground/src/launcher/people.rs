@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kai_brokerd::users::second_factor;
 use kai_program::{
     trusted_file::{Distrust, Trust, TrustedFile},
     yaml::{Document, Map, Mistake, Node},
@@ -45,15 +46,18 @@ pub fn load(file: &Path) -> Result<Vec<Person>, NoPeople> {
     let text = TrustedFile::open(file, Trust::Private)?.read()?;
     let mut root = Document::parse(file, &text)?.into_map()?;
     let list = root.required("users")?.into_list()?;
+    let rule = root
+        .optional("second_factor")
+        .map_or(Ok(SecondFactor::Optional), |node| second_factor(&node))?;
     root.finish()?;
     let mut people = Vec::new();
     for node in list {
-        people.push(person(node.into_map()?)?);
+        people.push(person(node.into_map()?, rule)?);
     }
     Ok(people)
 }
 
-fn person(mut map: Map) -> Result<Person, Mistake> {
+fn person(mut map: Map, rule: SecondFactor) -> Result<Person, Mistake> {
     let id = map.required("telegram_id")?;
     let invalid = |node: &Node| {
         let node = node.mistake("is not valid");
@@ -68,7 +72,9 @@ fn person(mut map: Map) -> Result<Person, Mistake> {
             id,
             name: name.text()?.to_owned().try_into().map_err(invalid(&name))?,
             role: Role::User,
-            second_factor: SecondFactor::Optional,
+            second_factor: map
+                .optional("second_factor")
+                .map_or(Ok(rule), |node| second_factor(&node))?,
             chats: Vec::new(),
             model: model
                 .map(|node| node.text()?.to_owned().try_into().map_err(invalid(&node)))

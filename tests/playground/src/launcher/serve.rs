@@ -11,10 +11,11 @@ use std::{
 
 use kai_brokerd::{
     authd::Authd,
-    second_factor::may_attach,
+    ending::EndReason,
     strangers::Strangers,
     sys,
-    workers::{Handover, Worker, Workers},
+    worker::{Handover, Parked, Proof, Worker},
+    workers::Workers,
 };
 use kai_program::config::Config;
 use kai_proto::{
@@ -103,7 +104,7 @@ pub fn serve(config: Config) -> Result<(), LauncherError> {
         launcher.accept(now);
         launcher.serve_gateway(now);
         launcher.serve_admin(now);
-        launcher.ask_authd(now);
+        launcher.mind_authd(now);
         launcher.look_after_workers(now);
     }
 }
@@ -153,43 +154,36 @@ impl Launcher {
         }
     }
 
-    fn ask_authd(&mut self, now: Instant) {
-        for question in self.authd.tick(now) {
-            refuse(&question.connection, Refusal::AuthdUnavailable);
-        }
-        self.authd.flush(now);
-        for (question, standing) in self.authd.receive(now) {
-            let user = question.user.id;
-            let Some(person) = self.person(user) else {
-                continue;
-            };
-            match may_attach(person.entry.second_factor, standing) {
-                Ok(()) => self.attach(user, question.connection, now),
-                Err(refusal) => refuse(&question.connection, refusal),
-            }
-        }
-    }
-
-    fn attach(&mut self, user: TelegramId, connection: UnixStream, now: Instant) {
+    pub(super) fn attach(
+        &mut self,
+        user: TelegramId,
+        proof: Proof,
+        connection: UnixStream,
+        now: Instant,
+    ) {
         match self.workers.get_mut(user) {
-            None => self.launch(user, connection, now),
-            Some(worker) if worker.life == WorkerLife::Dying => worker.parked = Some(connection),
+            None => self.launch(user, proof, connection, now),
+            Some(worker) if worker.life == WorkerLife::Dying => {
+                let grant = proof.grant;
+                worker.parked = Some(Parked { connection, grant });
+            }
             Some(worker) => {
-                if worker.hand_over(connection, now) == Handover::Refused {
-                    worker.kill();
+                if worker.hand_over(connection, proof, now) == Handover::Refused {
+                    worker.kill(EndReason::Closed);
                 }
             }
         }
     }
 
-    fn launch(&mut self, user: TelegramId, connection: UnixStream, now: Instant) {
+    fn launch(&mut self, user: TelegramId, proof: Proof, connection: UnixStream, now: Instant) {
         let Some(person) = self.person(user) else {
             return;
         };
         match assign::start_worker(&self.config, person, &connection) {
             Ok(launched) => {
                 info!(user = %person.entry.name, pid = launched.pid.as_raw(), "worker forked");
-                let worker = Worker::new(launched, connection, now, unix_now());
+                let name = person.entry.name.clone();
+                let worker = Worker::new(launched, name, (connection, proof), now, unix_now());
                 self.workers.insert(user, worker);
             }
             Err(problem) => {
@@ -203,12 +197,14 @@ impl Launcher {
         let idle = self.config.limits.idle;
         let mut gone = Vec::new();
         for (user, worker) in self.workers.iter_mut() {
-            if worker.life != WorkerLife::Dying && worker.take_reports(now, unix_now()).is_err() {
-                worker.kill();
+            if worker.life != WorkerLife::Dying
+                && let Err(reason) = worker.take_reports(now, unix_now())
+            {
+                worker.kill(reason);
             }
             if let Some(reason) = worker.overdue(now, idle) {
                 info!(pid = worker.pid.as_raw(), ?reason, "ending a worker");
-                worker.kill();
+                worker.kill(reason);
             }
             if worker.attached.as_ref().is_some_and(has_hung_up) {
                 worker.end_connection();
@@ -228,8 +224,8 @@ impl Launcher {
                 refuse(connection, Refusal::LaunchFailed);
             }
             worker.end_connection();
-            if let Some(connection) = worker.parked.take() {
-                self.attach(user, connection, now);
+            if let Some(parked) = worker.parked.take() {
+                self.ask(user, parked.grant, parked.connection, now);
             }
         }
     }
