@@ -11,11 +11,13 @@ use kai_emulators::bot_api::{BotApi, BotApiOptions, CallFilter, Fault, FileKind,
 use teloxide::net::Download;
 use teloxide::payloads::{
     EditMessageTextSetters, GetUpdatesSetters, SendDocumentSetters, SendMessageSetters,
+    SetMessageReactionSetters,
 };
 use teloxide::prelude::{Bot, Requester};
 use teloxide::types::{
     AllowedUpdate, BotCommand, ChatAction, ChatId, InlineKeyboardButton, InlineKeyboardMarkup,
-    InputFile, LinkPreviewOptions, MessageEntity, ReplyParameters, UpdateKind,
+    InputFile, LinkPreviewOptions, MessageEntity, MessageId, ReactionType, ReplyParameters,
+    UpdateKind,
 };
 use teloxide::{ApiError, RequestError};
 
@@ -186,4 +188,26 @@ async fn files_go_both_ways() {
         messages[3].attachment.as_ref().unwrap().kind,
         FileKind::Photo
     );
+}
+
+#[tokio::test]
+async fn a_reaction_tells_whether_a_message_is_still_there() {
+    let (api, bot) = telegram();
+    let chat = ChatId(ALICE.0);
+    let message = api.messages(ALICE.private_chat())[0].id;
+    let react = |emoji: &str| {
+        let emoji = emoji.to_owned();
+        let call = bot.set_message_reaction(chat, MessageId(message.0));
+        call.reaction([ReactionType::Emoji { emoji }])
+    };
+
+    react("👀").await.unwrap();
+    let shown = api.messages(ALICE.private_chat())[0].reaction.clone();
+    assert_eq!(shown.as_deref(), Some("👀"));
+    let refused = react("🦀").await.unwrap_err().to_string();
+    assert!(refused.contains("REACTION_INVALID"), "{refused}");
+
+    api.delete(ALICE, ALICE.private_chat(), message).unwrap();
+    let refused = react("👀").await.unwrap_err().to_string();
+    assert!(refused.contains("message to react not found"), "{refused}");
 }

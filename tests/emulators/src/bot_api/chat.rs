@@ -127,6 +127,8 @@ pub struct Message {
     pub reply_to: Option<MessageId>,
     /// The file that it carries.
     pub attachment: Option<Attachment>,
+    /// What the bot thinks of it.
+    pub reaction: Option<String>,
     /// When somebody deleted it.
     pub deleted: Option<Instant>,
     /// What it said at first.
@@ -152,6 +154,7 @@ impl Message {
             author,
             reply_to: None,
             attachment: None,
+            reaction: None,
             deleted: None,
             first,
             edits: Vec::new(),

@@ -109,7 +109,7 @@ pub(super) fn delete_message(state: &mut State, request: DeleteMessage) -> Resul
     Ok(json!(true))
 }
 
-fn message_id(given: Option<i32>) -> Result<MessageId, Refusal> {
+pub(super) fn message_id(given: Option<i32>) -> Result<MessageId, Refusal> {
     given
         .map(MessageId)
         .ok_or_else(|| Refusal::bad_request("message identifier is not specified"))

@@ -18,13 +18,14 @@ use super::refusal::Refusal;
 use super::state::{BotCommand, CallbackState, State};
 
 mod editing;
+mod reactions;
 mod sending;
 
 /// Telegram's limit for the words that answer a pressed button.
 const CALLBACK_TEXT_LIMIT: usize = 200;
 
 /// Every method there is here, as the documentation writes it.
-const METHODS: [&str; 13] = [
+const METHODS: [&str; 14] = [
     "getUpdates",
     "getMe",
     "sendMessage",
@@ -33,6 +34,7 @@ const METHODS: [&str; 13] = [
     "editMessageText",
     "editMessageReplyMarkup",
     "deleteMessage",
+    "setMessageReaction",
     "answerCallbackQuery",
     "sendChatAction",
     "setMyCommands",
@@ -69,6 +71,7 @@ pub(super) fn execute(state: &mut State, method: &str, params: Params) -> Result
         "editMessageText" => edit_text(state, params.only()?),
         "editMessageReplyMarkup" => edit_markup(state, params.only()?),
         "deleteMessage" => delete_message(state, params.only()?),
+        "setMessageReaction" => reactions::set_reaction(state, params.only()?),
         "answerCallbackQuery" => answer_callback(state, params.only()?),
         "sendChatAction" => chat_action(state, params.only()?),
         "setMyCommands" => set_commands(state, params.only()?),
