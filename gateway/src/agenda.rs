@@ -1,11 +1,11 @@
 //! What one user asked for and what of it the worker still has to be told.
 //!
-//! Pure: it decides, and [`crate::user`] acts. Things are told in the order in which they were asked.
-//! A prompt waits until authd has cleared it, and what follows waits with it; after /new everything
+//! Pure: it decides, and [`crate::user`] acts. What is here has passed the user's
+//! [gate](crate::gate). Things are told in the order in which they were asked; after /new everything
 //! waits until the worker has begun anew, so that telling it again on another connection can never cut
 //! off a prompt of the new session. When a connection begins, all that is not finished is told again.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use kai_proto::{
     conversation::{Prompt, ToWorker},
@@ -23,12 +23,8 @@ pub struct Item {
     pub chat: ChatId,
     /// Its message there.
     pub message: i32,
-    /// Since when it waits.
-    pub since: Instant,
     /// What it is.
     pub what: What,
-    /// True once authd has let it through.
-    cleared: bool,
     /// True once this connection has carried it.
     told: bool,
     /// True if a worker may know of it.
@@ -61,32 +57,15 @@ pub struct Agenda {
 
 impl Agenda {
     /// Adds something; `known` if an earlier run of the gateway may have told a worker of it.
-    pub fn add(
-        &mut self,
-        (id, chat, message): (PromptId, ChatId, i32),
-        what: What,
-        known: bool,
-        now: Instant,
-    ) {
-        // /stop needs nobody's leave.
-        let cleared = matches!(what, What::Interrupt);
+    pub fn add(&mut self, (id, chat, message): (PromptId, ChatId, i32), what: What, known: bool) {
         self.items.push_back(Item {
             id,
             chat,
             message,
-            since: now,
             what,
-            cleared,
             told: false,
             known,
         });
-    }
-
-    /// authd lets an item through.
-    pub fn clear(&mut self, id: PromptId) {
-        for item in self.items.iter_mut().filter(|item| item.id == id) {
-            item.cleared = true;
-        }
     }
 
     /// A connection begins: everything unfinished is to be told on it.
@@ -124,7 +103,7 @@ impl Agenda {
                 continue;
             }
             if !item.told {
-                return item.cleared.then_some(index);
+                return Some(index);
             }
             if matches!(item.what, What::NewSession) {
                 return None;
@@ -133,11 +112,10 @@ impl Agenda {
         None
     }
 
-    /// True if there is something that needs a worker and may be told to one.
+    /// True if there is something that needs a worker.
     #[must_use]
     pub fn needs_worker(&self) -> bool {
-        let first = self.items.iter().find(|item| !item.is_finished());
-        first.is_some_and(|item| item.cleared)
+        self.open().next().is_some()
     }
 
     /// The answer to a prompt.
@@ -176,9 +154,9 @@ impl Agenda {
         self.items.iter().filter(|item| !item.is_finished())
     }
 
-    /// What waits for authd.
-    pub fn uncleared(&self) -> impl Iterator<Item = &Item> {
-        self.open().filter(|item| !item.cleared)
+    /// Everything that is here, in its order.
+    pub fn all(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter()
     }
 
     /// Takes everything out that is no prompt, when nothing can be told to anybody.
@@ -212,6 +190,12 @@ impl Agenda {
 }
 
 impl Item {
+    /// True if a worker may know of it.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// True for a prompt whose answer is whole.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -240,15 +224,14 @@ mod tests {
     }
 
     fn add(agenda: &mut Agenda, number: i64, what: What) {
-        agenda.add((id(number), chat(), 1), what, false, Instant::now());
+        agenda.add((id(number), chat(), 1), what, false);
     }
 
-    /// An agenda of these, all cleared.
+    /// An agenda of these.
     fn agenda(items: Vec<What>) -> Agenda {
         let mut agenda = Agenda::default();
         for (number, what) in (1..).zip(items) {
             add(&mut agenda, number, what);
-            agenda.clear(id(number));
         }
         agenda
     }
@@ -283,20 +266,6 @@ mod tests {
     }
 
     #[test]
-    fn what_authd_has_not_cleared_holds_back_what_follows_but_not_a_stop_before_it() {
-        let mut agenda = Agenda::default();
-        add(&mut agenda, 1, What::Interrupt);
-        add(&mut agenda, 2, prompt());
-        add(&mut agenda, 3, prompt());
-        agenda.clear(id(3));
-        assert_eq!(told(&mut agenda), ["stop"]);
-        assert!(!agenda.needs_worker());
-        agenda.clear(id(2));
-        assert!(agenda.needs_worker());
-        assert_eq!(told(&mut agenda), ["2", "3"]);
-    }
-
-    #[test]
     fn nothing_follows_a_new_session_until_it_has_begun() {
         let mut agenda = agenda(vec![prompt(), What::NewSession, prompt()]);
         assert_eq!(told(&mut agenda), ["1", "new"]);
@@ -313,7 +282,7 @@ mod tests {
         let mut agenda = agenda(vec![prompt()]);
         told(&mut agenda);
         add(&mut agenda, 2, prompt());
-        agenda.add((id(3), chat(), 1), prompt(), true, Instant::now());
+        agenda.add((id(3), chat(), 1), prompt(), true);
         let untold: Vec<_> = agenda.untold().cloned().collect();
         assert_eq!(untold.len(), 1);
         assert!(Arc::ptr_eq(&untold[0], agenda.answer(id(2)).unwrap()));

@@ -1,6 +1,10 @@
-//! Asking authd how a user stands, once for every message, on one connection that stays open.
+//! Asking authd: how a user stands, whether a code is right, and to lock. All on one connection that
+//! stays open; authd answers in the order of the questions.
 //!
-//! No answer means no: while authd is away a question waits, and its message with it.
+//! No answer means no. How a user stands and locking may be asked any number of times, so these
+//! questions wait while authd is away and are asked again when a connection is lost. A code is asked
+//! about at most once: it may have been counted although no answer came, and a repeated one would be
+//! refused as used.
 
 use std::{
     collections::VecDeque,
@@ -11,8 +15,10 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use kai_proto::{
+    code::Code,
     framed::{self, Reader, Writer},
-    gateway_authd::{Reply, Request, Standing, User},
+    gateway_authd::{Reply, Request, Standing, User, Verdict},
+    grant::Grant,
     hello::Hello,
     limits,
 };
@@ -21,39 +27,155 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 use tracing::{info, warn};
 
 /// The shortest and the longest wait before authd is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Questions that wait to be asked. Each user's task has at most three open.
+const WAITING: usize = 4096;
+/// Questions that are asked and not answered; the others wait.
+const OPEN: usize = 256;
+
+/// Why nobody knows whether a code is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoVerdict {
+    /// authd is away: the code was not asked about.
+    Away,
+    /// The connection was lost before the answer: the code may have been counted.
+    Lost,
+}
+
+/// What to do with an answer.
+type Then<A> = Box<dyn FnOnce(A) + Send>;
 
 /// A question, and what is to happen with its answer.
-struct Question {
-    user: User,
-    answer: Box<dyn FnOnce(Standing) + Send>,
+enum Question {
+    Standing(User, Option<Grant>, Then<Standing>),
+    /// The same, for somebody who does not wait while authd is away.
+    StandingNow(User, Option<Grant>, oneshot::Sender<Standing>),
+    Verify(User, Code, Then<Result<Verdict, NoVerdict>>),
+    Lock(User, Then<bool>),
+}
+
+/// A question that was asked.
+enum Asked {
+    /// May be asked again.
+    Again(Question),
+    /// May not.
+    Verify(Then<Result<Verdict, NoVerdict>>),
 }
 
 /// The way to authd.
 #[derive(Clone)]
 pub struct Authd {
-    questions: mpsc::UnboundedSender<Question>,
+    questions: mpsc::Sender<Question>,
 }
 
 impl Authd {
     /// Starts to keep a connection to authd's `socket`.
     #[must_use]
     pub fn start(socket: PathBuf) -> Self {
-        let (questions, incoming) = mpsc::unbounded_channel();
+        let (questions, incoming) = mpsc::channel(WAITING);
         tokio::spawn(keep(socket, incoming));
         Self { questions }
     }
 
-    /// Asks how `user` stands; `answer` is called with what authd says, however late.
-    pub fn ask(&self, user: User, answer: impl FnOnce(Standing) + Send + 'static) {
-        let answer = Box::new(answer);
-        let _ = self.questions.send(Question { user, answer });
+    /// Asks how `user` stands with this grant; `then` is called with what authd says, however late.
+    pub fn standing(
+        &self,
+        user: User,
+        grant: Option<Grant>,
+        then: impl FnOnce(Standing) + Send + 'static,
+    ) {
+        self.ask(Question::Standing(user, grant, Box::new(then)));
+    }
+
+    /// The same, at once or not at all: none if authd is away or takes longer than
+    /// [`limits::FRAME_DEADLINE`].
+    pub async fn standing_now(&self, user: User, grant: Option<Grant>) -> Option<Standing> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Question::StandingNow(user, grant, reply));
+        let answer = tokio::time::timeout(limits::FRAME_DEADLINE, answer).await;
+        answer.ok().and_then(Result::ok)
+    }
+
+    /// Asks whether `code` is right, once.
+    pub fn verify(
+        &self,
+        user: User,
+        code: Code,
+        then: impl FnOnce(Result<Verdict, NoVerdict>) + Send + 'static,
+    ) {
+        self.ask(Question::Verify(user, code, Box::new(then)));
+    }
+
+    /// Ends the proof of `user`; `then` is called once authd has done it, however late. It is called
+    /// with false if so many questions wait that this one cannot.
+    pub fn lock(&self, user: User, then: impl FnOnce(bool) + Send + 'static) {
+        self.ask(Question::Lock(user, Box::new(then)));
+    }
+
+    fn ask(&self, question: Question) {
+        if let Err(error) = self.questions.try_send(question) {
+            error.into_inner().give_up();
+        }
+    }
+}
+
+impl Question {
+    /// The request, and what to keep until it is answered.
+    fn put(self) -> (Request, Asked) {
+        let request = match self {
+            Self::Verify(user, code, then) => {
+                return (Request::Verify { user, code }, Asked::Verify(then));
+            }
+            Self::Standing(ref user, ref grant, _) | Self::StandingNow(ref user, ref grant, _) => {
+                Request::Standing {
+                    user: user.clone(),
+                    grant: grant.clone(),
+                }
+            }
+            Self::Lock(ref user, _) => Request::Lock { user: user.clone() },
+        };
+        (request, Asked::Again(self))
+    }
+
+    /// True if it waits while authd is away.
+    fn is_patient(&self) -> bool {
+        matches!(self, Self::Standing(..) | Self::Lock(..))
+    }
+
+    /// Nobody will answer it.
+    fn give_up(self) {
+        match self {
+            Self::Standing(_, _, then) => then(Standing::Unavailable),
+            // The other side sees that nothing comes.
+            Self::StandingNow(_, _, reply) => drop(reply),
+            Self::Verify(_, _, then) => then(Err(NoVerdict::Away)),
+            Self::Lock(_, then) => then(false),
+        }
+    }
+}
+
+impl Asked {
+    /// Gives the answer on, or the question back if this is no answer to it.
+    fn answer(self, reply: Reply) -> Result<(), Self> {
+        match (self, reply) {
+            (Self::Again(Question::Standing(_, _, then)), Reply::Standing(standing)) => {
+                then(standing);
+            }
+            (Self::Again(Question::StandingNow(_, _, reply)), Reply::Standing(standing)) => {
+                // Who asked may have given up by now.
+                let _ = reply.send(standing);
+            }
+            (Self::Verify(then), Reply::Verdict(verdict)) => then(Ok(verdict)),
+            (Self::Again(Question::Lock(_, then)), Reply::Locked) => then(true),
+            (asked, _) => return Err(asked),
+        }
+        Ok(())
     }
 }
 
@@ -62,12 +184,25 @@ type Connection = (
     Writer<OwnedWriteHalf, Request>,
 );
 
-async fn keep(socket: PathBuf, mut incoming: mpsc::UnboundedReceiver<Question>) {
-    // What was asked and not answered, in the order of the answers to come.
-    let mut open = VecDeque::new();
+/// The questions on this side.
+struct Desk {
+    incoming: mpsc::Receiver<Question>,
+    /// To be asked before anything else.
+    first: VecDeque<Question>,
+    /// Asked and not answered, in the order of the answers to come.
+    open: VecDeque<Asked>,
+}
+
+async fn keep(socket: PathBuf, incoming: mpsc::Receiver<Question>) {
+    let mut desk = Desk {
+        incoming,
+        first: VecDeque::new(),
+        open: VecDeque::new(),
+    };
     let mut wait = WAITS.0;
     let mut said = false;
     loop {
+        // What is asked meanwhile stays in its queue: this takes no longer than a question may.
         let ended = match connect(&socket).await {
             Ok(connection) => {
                 if said {
@@ -75,18 +210,21 @@ async fn keep(socket: PathBuf, mut incoming: mpsc::UnboundedReceiver<Question>) 
                 }
                 said = false;
                 wait = WAITS.0;
-                match converse(connection, &mut incoming, &mut open).await {
+                match desk.converse(connection).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }
             }
             Err(error) => error,
         };
+        desk.is_away();
         if !said {
             said = true;
             warn!("authd cannot be asked, messages wait: {ended}");
         }
-        tokio::time::sleep(wait).await;
+        if !desk.rest(wait).await {
+            return;
+        }
         wait = (wait * 2).min(WAITS.1);
     }
 }
@@ -107,52 +245,87 @@ async fn connect(socket: &Path) -> io::Result<Connection> {
     Ok((framed::reader(read), framed::writer(write)))
 }
 
-/// Asks and listens until the connection ends, which is an error, or nobody asks any more.
-async fn converse(
-    (mut replies, mut requests): Connection,
-    incoming: &mut mpsc::UnboundedReceiver<Question>,
-    open: &mut VecDeque<Question>,
-) -> io::Result<()> {
-    let again: Vec<User> = open.iter().map(|question| question.user.clone()).collect();
-    for user in again {
-        requests
-            .feed(Request::Standing { user, grant: None })
-            .await?;
-    }
-    requests.flush().await?;
-    let mut due = Instant::now() + limits::FRAME_DEADLINE;
-    loop {
-        tokio::select! {
-            question = incoming.recv() => {
-                let Some(question) = question else {
-                    return Ok(());
-                };
-                if open.is_empty() {
-                    due = Instant::now() + limits::FRAME_DEADLINE;
-                }
-                let user = question.user.clone();
-                // Kept before it is sent: if that fails it is asked again.
-                open.push_back(question);
-                requests.send(Request::Standing { user, grant: None }).await?;
-            }
-            reply = replies.next() => match reply {
-                Some(Ok(Reply::Standing(standing))) => {
-                    let Some(question) = open.pop_front() else {
-                        return Err(io::Error::other("it answered what was not asked"));
+impl Desk {
+    /// Asks and listens until the connection ends, which is an error, or nobody asks any more.
+    async fn converse(&mut self, (mut replies, mut requests): Connection) -> io::Result<()> {
+        while let Some(question) = self.first.pop_front() {
+            let (request, asked) = question.put();
+            self.open.push_back(asked);
+            requests.feed(request).await?;
+        }
+        requests.flush().await?;
+        let mut due = Instant::now() + limits::FRAME_DEADLINE;
+        loop {
+            tokio::select! {
+                question = self.incoming.recv(), if self.open.len() < OPEN => {
+                    let Some(question) = question else {
+                        return Ok(());
                     };
-                    (question.answer)(standing);
-                    due = Instant::now() + limits::FRAME_DEADLINE;
+                    if self.open.is_empty() {
+                        due = Instant::now() + limits::FRAME_DEADLINE;
+                    }
+                    let (request, asked) = question.put();
+                    // Kept before it is sent: what fails half way counts as sent.
+                    self.open.push_back(asked);
+                    requests.send(request).await?;
                 }
-                Some(Ok(Reply::Refused(refusal))) => return Err(io::Error::other(refusal)),
-                Some(Ok(Reply::Verdict(_) | Reply::Locked)) => {
-                    return Err(io::Error::other("it answered what was not asked"));
+                reply = replies.next() => match reply {
+                    Some(Ok(Reply::Refused(refusal))) => return Err(io::Error::other(refusal)),
+                    Some(Ok(reply)) => {
+                        let answered = match self.open.pop_front() {
+                            Some(asked) => asked.answer(reply).map_err(Some),
+                            None => Err(None),
+                        };
+                        if let Err(asked) = answered {
+                            self.open.extend(asked);
+                            return Err(io::Error::other("it answered what was not asked"));
+                        }
+                        due = Instant::now() + limits::FRAME_DEADLINE;
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                },
+                () = tokio::time::sleep_until(due), if !self.open.is_empty() => {
+                    return Err(io::ErrorKind::TimedOut.into());
                 }
-                Some(Ok(Reply::Hello(_))) => return Err(io::Error::other("it greeted twice")),
-                Some(Err(error)) => return Err(error),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            },
-            () = tokio::time::sleep_until(due), if !open.is_empty() => {
-                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    /// There is no connection: keeps what waits and answers the rest.
+    fn is_away(&mut self) {
+        for asked in self.open.drain(..) {
+            match asked {
+                Asked::Again(question) => self.first.push_back(question),
+                Asked::Verify(then) => then(Err(NoVerdict::Lost)),
+            }
+        }
+        while let Ok(question) = self.incoming.try_recv() {
+            self.first.push_back(question);
+        }
+        let (patient, hasty) = std::mem::take(&mut self.first)
+            .into_iter()
+            .partition(Question::is_patient);
+        self.first = patient;
+        let hasty: VecDeque<_> = hasty;
+        for question in hasty {
+            question.give_up();
+        }
+    }
+
+    /// Waits before the next try; false if nobody asks any more.
+    async fn rest(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return true,
+                question = self.incoming.recv() => match question {
+                    None => return false,
+                    Some(question) if question.is_patient() && self.first.len() < WAITING => {
+                        self.first.push_back(question);
+                    }
+                    Some(question) => question.give_up(),
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use kai_proto::{
     conversation::{FromWorker, ToWorker},
     framed::{self, Reader, Writer},
     gateway_broker::{Refusal, Reply, Request},
+    grant::Grant,
     hello::Hello,
     ids::TelegramId,
 };
@@ -68,13 +69,17 @@ pub async fn greet(socket: &Path) -> Result<UnixStream, AttachError> {
     }
 }
 
-/// Attaches to the worker of `user`.
+/// Attaches to the worker of `user`, who proved the second factor with this grant if it takes one.
 ///
 /// # Errors
 /// [`AttachError`].
-pub async fn attach(socket: &Path, user: TelegramId) -> Result<Attached, AttachError> {
+pub async fn attach(
+    socket: &Path,
+    user: TelegramId,
+    grant: Option<Grant>,
+) -> Result<Attached, AttachError> {
     let mut stream = greet(socket).await?;
-    let attach = Request::Attach { user, grant: None };
+    let attach = Request::Attach { user, grant };
     framed::send_one(&mut stream, &attach)
         .await
         .map_err(AttachError::EndedEarly)?;

@@ -3,11 +3,12 @@
 use kai_proto::ids::ModelName;
 
 /// The commands and what the chat's menu says of them.
-pub const MENU: [(&str, &str); 6] = [
+pub const MENU: [(&str, &str); 7] = [
     ("new", "begin a new conversation"),
     ("stop", "stop what is running"),
     ("status", "what your agent is doing"),
     ("model", "show or choose the model"),
+    ("lock", "lock until the next code"),
     ("help", "what I can do"),
     ("start", "who I am"),
 ];
@@ -29,10 +30,20 @@ pub enum Ask {
     Status,
     /// /model
     Model(ModelAsk),
+    /// /lock
+    Lock,
     /// A command that does not exist.
     Unknown,
     /// A command for another bot in the same group.
     ForAnother,
+}
+
+impl Ask {
+    /// True unless it may be answered to whoever holds the Telegram account. /lock only takes away.
+    #[must_use]
+    pub fn needs_proof(&self) -> bool {
+        !matches!(self, Self::Start | Self::Help | Self::Lock)
+    }
 }
 
 /// What /model asks for.
@@ -77,6 +88,7 @@ pub fn read(text: &str, me: Option<&str>) -> Ask {
         "new" => Ask::New,
         "stop" => Ask::Stop,
         "status" => Ask::Status,
+        "lock" => Ask::Lock,
         "model" => Ask::Model(match argument.trim() {
             "" => ModelAsk::Show,
             "default" => ModelAsk::Default,
@@ -104,6 +116,27 @@ mod tests {
         }
         assert_eq!(ask("/STOP"), Ask::Stop);
         assert_eq!(ask("/stop now please"), Ask::Stop);
+    }
+
+    #[test]
+    fn only_what_says_nothing_private_needs_no_proof() {
+        let free = ["/help", "/start", "/lock", "/help@kai_bot", "/START now"];
+        for text in free {
+            assert!(!ask(text).needs_proof(), "{text}");
+        }
+        for text in [
+            "hello",
+            "/new",
+            "/stop",
+            "/status",
+            "/model",
+            "/model opus",
+            "/frobnicate",
+            "/",
+            "",
+        ] {
+            assert!(ask(text).needs_proof(), "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The first words are posted at once; from then on the message is edited once a second, and a last
 //! time when the answer is whole. What does not fit one message goes on in the next. The delivery ends
-//! when Telegram shows all of it and the inbox knows.
+//! when Telegram shows all of it and the inbox knows. While its user's gate is shut it rests.
 
 use std::{
     sync::Arc,
@@ -17,6 +17,7 @@ use crate::{
     inbox::Inbox,
     limiter::Call,
     markdown,
+    pass::PassView,
     rendered::Rendered,
     reply,
     split::{self, split},
@@ -47,6 +48,7 @@ pub struct Delivery {
     telegram: Arc<Telegram>,
     inbox: Inbox,
     address: Address,
+    pass: PassView,
     answer: Arc<Answer>,
     shown: Vec<Shown>,
     /// The version of the answer that was shown last, and how long its text was.
@@ -69,6 +71,7 @@ impl Delivery {
         telegram: Arc<Telegram>,
         inbox: Inbox,
         address: Address,
+        pass: PassView,
         answer: Arc<Answer>,
         parts: &[i32],
     ) -> Self {
@@ -80,6 +83,7 @@ impl Delivery {
             telegram,
             inbox,
             address,
+            pass,
             answer,
             shown: shown.collect(),
             seen: (0, 0),
@@ -108,9 +112,20 @@ impl Delivery {
                     after = None;
                 }
             }
+            if !self.pass.borrow_and_update().is_open() {
+                tokio::select! {
+                    () = self.answer.changed() => continue,
+                    changed = self.pass.changed() => match changed {
+                        Ok(()) => continue,
+                        // Nobody is there any more who could open it.
+                        Err(_) => return,
+                    }
+                }
+            }
             let due = self.due(glance);
             tokio::select! {
                 () = self.answer.changed() => continue,
+                Ok(()) = self.pass.changed() => continue,
                 () = at(due) => {}
                 () = sleep_until(typing_at.into()), if !glance.is_finished => {
                     typing_at = Instant::now() + TYPING_EVERY;
@@ -181,7 +196,10 @@ impl Delivery {
         let chat = self.address.chat;
         if let Some(index) = self.first_difference(wanted) {
             let message = self.shown[index].message;
-            if self.telegram.edit(chat, message, &wanted[index]).await == Err(Trouble::Later) {
+            let text = &wanted[index];
+            let edited = self.telegram.edit_own(chat, message, text, &self.pass);
+            let edited = edited.await;
+            if edited == Err(Trouble::Later) {
                 return;
             }
             // Who deleted a message does not want to read it: it counts as shown.
@@ -191,7 +209,8 @@ impl Delivery {
         while self.shown.len() < wanted.len() && self.first_difference(wanted).is_none() {
             let next = &wanted[self.shown.len()];
             let reply_to = self.address.reply_to.filter(|_| self.shown.is_empty());
-            match self.telegram.post(chat, next, reply_to).await {
+            let posted = self.telegram.post_own(chat, next, reply_to, &self.pass);
+            match posted.await {
                 Ok(message) => self.shown.push(Shown {
                     message,
                     content: Some(next.clone()),
@@ -208,7 +227,8 @@ impl Delivery {
         }
         if self.shown.len() > wanted.len() && self.answer.is_finished() {
             for surplus in self.shown.drain(wanted.len()..) {
-                self.telegram.delete(chat, surplus.message).await;
+                // What cannot be removed stays: the answer is complete without it.
+                let _ = self.telegram.delete(chat, surplus.message).await;
             }
         }
     }

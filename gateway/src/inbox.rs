@@ -8,6 +8,7 @@ mod store;
 
 use std::{
     collections::HashMap,
+    fmt,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -27,8 +28,8 @@ const QUIET: Duration = Duration::from_secs(3);
 /// The stack of the database's thread, in bytes.
 const STACK: usize = 512 * 1024;
 
-/// A message that a user sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message that a user sent. What it says is never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Received {
     /// The update that brought it.
     pub id: PromptId,
@@ -44,6 +45,18 @@ pub struct Received {
     pub at: UnixSeconds,
 }
 
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("id", &self.id)
+            .field("user", &self.user)
+            .field("chat", &self.chat)
+            .field("message", &self.message)
+            .field("bytes", &self.text.as_ref().map(String::len))
+            .finish_non_exhaustive()
+    }
+}
+
 /// A message that is not answered yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
@@ -51,6 +64,8 @@ pub struct Unanswered {
     pub received: Received,
     /// The messages in which its answer has begun, in their order.
     pub parts: Vec<i32>,
+    /// True if its user had proved the second factor when it was handed on.
+    pub cleared: bool,
 }
 
 /// What the database held at the start.
@@ -105,7 +120,9 @@ pub struct WriteError(String);
 /// What is to be written.
 #[derive(Debug)]
 enum Change {
-    Taken(Vec<Received>),
+    /// Messages, and the numbers of those of which nothing else is kept.
+    Taken(Vec<Received>, Vec<PromptId>),
+    Cleared(PromptId),
     Parts(PromptId, Vec<i32>),
     Answered(PromptId),
     Model(TelegramId, Option<ModelName>),
@@ -154,12 +171,23 @@ impl Inbox {
         Ok((Self { orders }, saved, InboxThread(thread)))
     }
 
-    /// Writes down what arrived; what is already there stays as it is.
+    /// Writes down what arrived; what is already there stays as it is. Of the messages in `numbers`,
+    /// which are codes, only the number is kept: it is recognised when it comes again.
     ///
     /// # Errors
     /// [`WriteError`] if it is not on disk.
-    pub async fn taken(&self, received: Vec<Received>) -> Result<(), WriteError> {
-        self.write(Change::Taken(received)).await
+    pub async fn taken(
+        &self,
+        received: Vec<Received>,
+        numbers: Vec<PromptId>,
+    ) -> Result<(), WriteError> {
+        self.write(Change::Taken(received, numbers)).await
+    }
+
+    /// Notes that a message was handed on with a proof of the second factor, so that after a restart it
+    /// is held until the next one and not asked about like one that came without. Nobody waits for it.
+    pub fn cleared(&self, id: PromptId) {
+        let _ = self.orders.send((Change::Cleared(id), None));
     }
 
     /// Marks a message as answered and wipes its text.
@@ -301,11 +329,11 @@ mod tests {
         let (_directory, place) = place();
         let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
         inbox
-            .taken(vec![received(9, "late id first")])
+            .taken(vec![received(9, "late id first")], vec![])
             .await
             .unwrap();
         inbox
-            .taken(vec![received(8, "second"), received(5, "third")])
+            .taken(vec![received(8, "second"), received(5, "third")], vec![])
             .await
             .unwrap();
         inbox.parts(received(8, "").id, vec![31, 32]);
@@ -331,7 +359,10 @@ mod tests {
         let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
         // The answer may be on disk before the message is.
         inbox.answered(received(3, "").id).await.unwrap();
-        inbox.taken(vec![received(3, "again")]).await.unwrap();
+        inbox
+            .taken(vec![received(3, "again")], vec![])
+            .await
+            .unwrap();
 
         let saved = reopened(&place, inbox, thread).await;
 
@@ -343,7 +374,7 @@ mod tests {
         let (_directory, place) = place();
         let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
         let words = "the-words-that-must-go";
-        inbox.taken(vec![received(3, words)]).await.unwrap();
+        inbox.taken(vec![received(3, words)], vec![]).await.unwrap();
         inbox.answered(received(3, "").id).await.unwrap();
 
         reopened(&place, inbox, thread).await;
@@ -355,6 +386,72 @@ mod tests {
                 .any(|part| part == words.as_bytes());
             assert!(!found);
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_code_the_number_is_kept_and_nothing_else() {
+        let (_directory, place) = place();
+        let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
+        let code = received(4, "").id;
+        inbox
+            .taken(vec![received(3, "words")], vec![code])
+            .await
+            .unwrap();
+
+        let saved = reopened(&place, inbox, thread).await;
+
+        assert!(saved.taken.contains(&code));
+        assert_eq!(saved.unanswered.len(), 1);
+        assert_ne!(saved.unanswered[0].received.id, code);
+    }
+
+    #[tokio::test]
+    async fn what_was_cleared_is_so_after_a_restart_whichever_is_written_first() {
+        let (_directory, place) = place();
+        let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
+        inbox.cleared(received(4, "").id);
+        inbox
+            .taken(vec![received(3, "a"), received(4, "b")], vec![])
+            .await
+            .unwrap();
+        inbox.taken(vec![received(5, "c")], vec![]).await.unwrap();
+        inbox.cleared(received(5, "").id);
+
+        let saved = reopened(&place, inbox, thread).await;
+
+        let cleared: Vec<_> = saved.unanswered.iter().map(|row| row.cleared).collect();
+        assert_eq!(cleared, [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn an_inbox_of_the_first_schema_is_taken_over_with_nothing_cleared() {
+        let (_directory, place) = place();
+        own_directory(&place).unwrap();
+        let old = rusqlite::Connection::open(place.join("inbox.db")).unwrap();
+        old.execute_batch(
+            "CREATE TABLE message (
+                 update_id INTEGER PRIMARY KEY, arrival INTEGER NOT NULL, user INTEGER NOT NULL,
+                 chat INTEGER NOT NULL, message INTEGER NOT NULL, text TEXT,
+                 received_at INTEGER NOT NULL, answered INTEGER NOT NULL DEFAULT 0,
+                 parts TEXT NOT NULL DEFAULT ''
+             ) STRICT;
+             CREATE INDEX unanswered ON message (arrival) WHERE answered = 0;
+             CREATE INDEX age ON message (received_at);
+             CREATE TABLE setting (user INTEGER PRIMARY KEY, model TEXT NOT NULL) STRICT;
+             INSERT INTO message VALUES (3, 1, 7, 7, 1, 'kept', unixepoch(), 0, '5 6');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+
+        let (inbox, saved, thread) = Inbox::open(&place, now()).unwrap();
+
+        assert_eq!(saved.unanswered[0].received.text.as_deref(), Some("kept"));
+        assert!(!saved.unanswered[0].cleared);
+        inbox.cleared(received(3, "").id);
+        let saved = reopened(&place, inbox, thread).await;
+        assert!(saved.unanswered[0].cleared);
+        assert_eq!(saved.unanswered[0].parts, [5, 6]);
     }
 
     #[tokio::test]

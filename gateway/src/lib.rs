@@ -9,6 +9,8 @@
 //! - [`polling`]: receives updates; [`authorise`] judges them; [`inbox`] keeps them;
 //! - [`user`]: one task for each user, with what is to be told to the worker ([`agenda`]), the
 //!   connection to it ([`link`]) and what to do without one ([`trouble`]);
+//! - [`gate`]: the second factor, which everything of a user's has to pass; [`pass`] is what it lets
+//!   through, [`question`] asks for a code in a chat, [`quote`] shows what will run;
 //! - [`broker`], [`roll`], [`authd`]: the connections to the other daemons;
 //! - [`answer`] and [`delivery`]: an answer's way from the worker into the chat, as [`markdown`]
 //!   renders it and [`split`] cuts it;
@@ -24,11 +26,15 @@ pub mod broker;
 pub mod calls;
 pub mod commands;
 pub mod delivery;
+pub mod gate;
 pub mod inbox;
 pub mod limiter;
 pub mod link;
 pub mod markdown;
+pub mod pass;
 pub mod polling;
+pub mod question;
+pub mod quote;
 pub mod rendered;
 pub mod reply;
 pub mod roll;

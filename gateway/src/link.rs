@@ -5,12 +5,16 @@ use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use kai_proto::{
     conversation::{FromWorker, ToWorker},
+    grant::Grant,
     ids::TelegramId,
     limits,
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::broker::{self, AttachError, Attached};
+use crate::{
+    broker::{self, AttachError, Attached},
+    pass::PassView,
+};
 
 type Attaching = Pin<Box<dyn Future<Output = Result<Attached, AttachError>> + Send>>;
 
@@ -18,6 +22,9 @@ type Attaching = Pin<Box<dyn Future<Output = Result<Attached, AttachError>> + Se
 pub struct Link {
     broker: PathBuf,
     user: TelegramId,
+    pass: PassView,
+    /// What the newest attach carried.
+    presented: Option<Grant>,
     state: State,
 }
 
@@ -44,12 +51,15 @@ pub enum Event {
 }
 
 impl Link {
-    /// A connection that is not there, to the worker of `user`.
+    /// A connection that is not there, to the worker of `user`. Each attach carries the grant that the
+    /// user's gate holds then.
     #[must_use]
-    pub fn new(broker: PathBuf, user: TelegramId) -> Self {
+    pub fn new(broker: PathBuf, user: TelegramId, pass: PassView) -> Self {
         Self {
             broker,
             user,
+            pass,
+            presented: None,
             state: State::Detached,
         }
     }
@@ -58,6 +68,12 @@ impl Link {
     #[must_use]
     pub fn is_attached(&self) -> bool {
         matches!(self.state, State::Attached(_))
+    }
+
+    /// True if the newest attach carried the grant that is held now.
+    #[must_use]
+    pub fn presented_what_is_held(&self) -> bool {
+        self.presented == self.pass.borrow().grant()
     }
 
     /// Begins to attach, unless it has begun.
@@ -72,9 +88,16 @@ impl Link {
         self.state = State::Pausing(Instant::now() + pause);
     }
 
-    /// Ends the connection, which the next event says.
+    /// Ends the connection, or what would lead to one, which the next event says.
     pub fn break_off(&mut self) {
         self.state = State::Broken;
+    }
+
+    /// Gives up what would lead to a connection; one that is there stays.
+    pub fn rest(&mut self) {
+        if matches!(self.state, State::Pausing(_) | State::Attaching(_)) {
+            self.state = State::Detached;
+        }
     }
 
     /// Waits for the next event; for ever while detached. Nothing is lost if the wait is given up.
@@ -123,6 +146,9 @@ impl Link {
 
     fn attach(&mut self) {
         let (broker, user) = (self.broker.clone(), self.user);
-        self.state = State::Attaching(Box::pin(async move { broker::attach(&broker, user).await }));
+        let grant = self.pass.borrow().grant();
+        self.presented.clone_from(&grant);
+        let attaching = async move { broker::attach(&broker, user, grant).await };
+        self.state = State::Attaching(Box::pin(attaching));
     }
 }

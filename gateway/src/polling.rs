@@ -1,5 +1,9 @@
 //! Receiving: polls Telegram, hands each update on at once, and has Telegram forget a batch only when
 //! the inbox has it.
+//!
+//! What reads like a code is the exception: authd says first whether its user is asked for one. Then only
+//! its number is written down, and only when that is on disk is it handed on, so that a code is asked
+//! about at most once whatever happens and whoever repeats the update.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,19 +13,25 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kai_proto::ids::{ModelName, PromptId, TelegramId, UnixSeconds};
-use teloxide::types::Update;
+use kai_proto::{
+    code::Code,
+    gateway_authd::{self, Standing},
+    ids::{ChatId, ModelName, PromptId, TelegramId, UnixSeconds},
+};
+use teloxide::types::{MediaKind, MessageKind, Update, UpdateKind};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+use zeroize::Zeroize;
 
 use crate::{
     authorise::{Roll, Verdict, What, authorise, may_talk_in},
+    gate::{Arrival, Presented, Reading},
     inbox::{Received, Saved, Unanswered},
     limiter::Bucket,
     reply::Means,
     roll::Stranger,
     telegram::PollError,
-    user::{self, Mail},
+    user::{self, Mail, Task},
     wording,
 };
 
@@ -65,14 +75,19 @@ pub async fn run(
                 desk.apply(roll);
                 if let Some(unanswered) = replay.take() {
                     desk.replay(unanswered);
-                    batch = Some(Box::pin(next_batch(Arc::clone(&means), Vec::new(), None)));
+                    let nothing = Taken::default();
+                    batch = Some(Box::pin(next_batch(Arc::clone(&means), nothing, None)));
                 }
             }
             updates = received(&mut batch) => {
                 let newest = updates.iter().map(|update| update.id).max();
-                let rows = updates.iter().filter_map(|update| desk.take(update)).collect();
+                let mut taken = Taken::default();
+                for mut update in updates {
+                    desk.take(&update, &mut taken).await;
+                    wipe_code(&mut update);
+                }
                 let offset = newest.map(|id| id.as_offset());
-                batch = Some(Box::pin(next_batch(Arc::clone(&means), rows, offset)));
+                batch = Some(Box::pin(next_batch(Arc::clone(&means), taken, offset)));
             }
         }
     }
@@ -85,18 +100,37 @@ async fn received(batch: &mut Option<Batch>) -> Vec<Update> {
     }
 }
 
+/// What is to be written down of a batch.
+#[derive(Default)]
+struct Taken {
+    rows: Vec<Received>,
+    /// Codes, and whose task gets them.
+    codes: Vec<(mpsc::UnboundedSender<Mail>, Presented)>,
+}
+
 /// Writes the last batch down, and then waits for the next.
-async fn next_batch(means: Arc<Means>, rows: Vec<Received>, offset: Option<i32>) -> Vec<Update> {
-    if !rows.is_empty() {
-        let mut told = HashSet::new();
-        while means.inbox.taken(rows.clone()).await.is_err() {
-            for row in &rows {
-                if told.insert(row.chat) {
-                    means.reply(row.chat, None, wording::NOT_STORED);
+async fn next_batch(means: Arc<Means>, taken: Taken, offset: Option<i32>) -> Vec<Update> {
+    let Taken { rows, codes } = taken;
+    if !rows.is_empty() || !codes.is_empty() {
+        let numbers: Vec<PromptId> = codes.iter().map(|(_, code)| code.id).collect();
+        let mut told: HashSet<ChatId> = HashSet::new();
+        while means
+            .inbox
+            .taken(rows.clone(), numbers.clone())
+            .await
+            .is_err()
+        {
+            let codes = codes.iter().map(|(_, code)| code.chat);
+            for chat in rows.iter().map(|row| row.chat).chain(codes) {
+                if told.insert(chat) {
+                    means.reply(chat, None, wording::NOT_STORED);
                 }
             }
             tokio::time::sleep(WRITE_AGAIN).await;
         }
+    }
+    for (task, code) in codes {
+        let _ = task.send(Mail::Code(code));
     }
     let mut wait = WAITS.0;
     let mut said = None;
@@ -133,7 +167,7 @@ async fn next_batch(means: Arc<Means>, rows: Vec<Received>, offset: Option<i32>)
 struct Desk {
     means: Arc<Means>,
     roll: Arc<Roll>,
-    users: HashMap<TelegramId, mpsc::UnboundedSender<Mail>>,
+    users: HashMap<TelegramId, Task>,
     models: HashMap<TelegramId, ModelName>,
     recent: Recent,
     strangers: mpsc::Sender<Stranger>,
@@ -143,14 +177,14 @@ struct Desk {
 impl Desk {
     /// Takes a new table: who is gone is gone at once, with all that was waiting.
     fn apply(&mut self, roll: Arc<Roll>) {
-        self.users.retain(|id, mail| match roll.get(id) {
+        self.users.retain(|id, task| match roll.get(id) {
             None => {
-                let _ = mail.send(Mail::Removed);
+                let _ = task.mail.send(Mail::Removed);
                 false
             }
             Some(entry) => {
                 if self.roll.get(id) != Some(entry) {
-                    let _ = mail.send(Mail::Entry(entry.clone()));
+                    let _ = task.mail.send(Mail::Entry(entry.clone()));
                 }
                 true
             }
@@ -176,25 +210,43 @@ impl Desk {
                 self.means.settle(message.received.id);
                 continue;
             }
-            self.send(
-                user,
-                Mail::Arrived {
-                    message,
-                    replayed: true,
-                },
-            );
+            let text = message.received.text.as_deref();
+            let arrival = Arrival {
+                like_a_code: text.is_some_and(|text| Code::parse(text).is_some()),
+                message,
+                replayed: true,
+            };
+            self.send(user, Mail::Arrived(arrival));
         }
     }
 
-    /// Hands one update on; gives back what has to be written down of it.
-    fn take(&mut self, update: &Update) -> Option<Received> {
+    /// Hands one update on, and notes what has to be written down of it.
+    async fn take(&mut self, update: &Update, taken: &mut Taken) {
         let roll = Arc::clone(&self.roll);
         match authorise(&roll, update) {
             Verdict::Allowed { user, chat, what } => match what {
                 What::Message(message) => {
-                    let id = PromptId::try_from(i64::from(update.id.0)).ok()?;
+                    let Ok(id) = PromptId::try_from(i64::from(update.id.0)) else {
+                        return;
+                    };
                     if !self.recent.is_new(id) {
-                        return None;
+                        return;
+                    }
+                    let code = message.text().and_then(Code::parse);
+                    let like_a_code = code.is_some();
+                    if let Some(code) = code
+                        && let Some(task) = self.task(user).map(|task| task.mail.clone())
+                        && let Some(reading) = self.reading(user).await
+                    {
+                        let message = message.id.0;
+                        let presented = Presented {
+                            id,
+                            chat,
+                            message,
+                            code,
+                            reading,
+                        };
+                        return taken.codes.push((task, presented));
                     }
                     let received = Received {
                         id,
@@ -204,31 +256,21 @@ impl Desk {
                         text: message.text().map(str::to_owned),
                         at: now(),
                     };
+                    taken.rows.push(received.clone());
                     let message = Unanswered {
-                        received: received.clone(),
+                        received,
                         parts: Vec::new(),
+                        cleared: false,
                     };
-                    self.send(
-                        user,
-                        Mail::Arrived {
-                            message,
-                            replayed: false,
-                        },
-                    );
-                    Some(received)
+                    let arrival = Arrival {
+                        message,
+                        replayed: false,
+                        like_a_code,
+                    };
+                    self.send(user, Mail::Arrived(arrival));
                 }
-                What::Edit(message) => {
-                    self.send(user, Mail::Edited(chat, message.id.0));
-                    None
-                }
-                What::Button(query) => {
-                    let telegram = Arc::clone(&self.means.telegram);
-                    let query = query.id.clone();
-                    tokio::spawn(async move {
-                        telegram.answer_button(query, wording::OLD_BUTTON).await;
-                    });
-                    None
-                }
+                What::Edit(message) => self.send(user, Mail::Edited(chat, message.id.0)),
+                What::Button(query) => self.send(user, Mail::Pressed(query.id.clone())),
             },
             Verdict::Stranger(id) => {
                 let now_here = Instant::now();
@@ -236,21 +278,55 @@ impl Desk {
                     self.stranger_pace.take(now_here);
                     let _ = self.strangers.try_send((id, now()));
                 }
-                None
             }
-            Verdict::Drop => None,
+            Verdict::Drop => {}
+        }
+    }
+
+    /// How to read what looks like a code of this user's; none if it is a message like any other. Takes
+    /// no longer than authd may take for an answer, and no time while it is away.
+    async fn reading(&mut self, user: TelegramId) -> Option<Reading> {
+        let name = self.roll.get(&user)?.name.clone();
+        let grant = self.task(user)?.pass.borrow().grant();
+        let is_held = grant.is_some();
+        let asked = gateway_authd::User { name, id: user };
+        match self.means.authd.standing_now(asked, grant).await {
+            Some(Standing::NotEnrolled) => None,
+            Some(Standing::Proven { .. }) if is_held => None,
+            Some(Standing::Proven { .. } | Standing::CodeNeeded) => Some(Reading::Wanted),
+            Some(Standing::Locked { until }) => Some(Reading::Locked(until)),
+            Some(Standing::Changed) => Some(Reading::Changed),
+            Some(Standing::Unavailable) | None => Some(Reading::Unknown),
         }
     }
 
     fn send(&mut self, user: TelegramId, mail: Mail) {
-        let Some(entry) = self.roll.get(&user) else {
-            return;
-        };
-        let task = self.users.entry(user).or_insert_with(|| {
+        if let Some(task) = self.task(user) {
+            let _ = task.mail.send(mail);
+        }
+    }
+
+    /// The task of a user, started if there is none.
+    fn task(&mut self, user: TelegramId) -> Option<&Task> {
+        let entry = self.roll.get(&user)?;
+        Some(self.users.entry(user).or_insert_with(|| {
             let model = self.models.remove(&user);
             user::start(Arc::clone(&self.means), entry.clone(), model)
-        });
-        let _ = task.send(mail);
+        }))
+    }
+}
+
+/// Wipes a text that reads like a code from the update that brought it.
+fn wipe_code(update: &mut Update) {
+    let (UpdateKind::Message(message) | UpdateKind::EditedMessage(message)) = &mut update.kind
+    else {
+        return;
+    };
+    if let MessageKind::Common(common) = &mut message.kind
+        && let MediaKind::Text(media) = &mut common.media_kind
+        && Code::parse(&media.text).is_some()
+    {
+        media.text.zeroize();
     }
 }
 

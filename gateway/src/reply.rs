@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, sync::OnceLock, time::Duration};
 
 use kai_proto::ids::{ChatId, PromptId};
 
-use crate::{authd::Authd, inbox::Inbox, rendered::Rendered, telegram::Telegram};
+use crate::{authd::Authd, gate::Times, inbox::Inbox, rendered::Rendered, telegram::Telegram};
 
 /// Between two tries to write an answer down.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -17,6 +17,8 @@ pub struct Means {
     pub inbox: Inbox,
     /// authd.
     pub authd: Authd,
+    /// How long a proof of the second factor holds, and a question for one.
+    pub times: Times,
     /// The broker's socket.
     pub broker: PathBuf,
     /// The bot's own name, once Telegram has said it.

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::{
     authd::Authd,
     commands,
+    gate::Times,
     inbox::{Inbox, OpenError},
     polling,
     reply::Means,
@@ -98,6 +99,10 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
             telegram: Arc::clone(&telegram),
             inbox,
             authd: Authd::start(sockets::gateway_authd(&config.paths.run)),
+            times: Times {
+                idle: config.second_factor.idle,
+                question: config.second_factor.question,
+            },
             broker: sockets::gateway_broker(&config.paths.run),
             me: OnceLock::new(),
         });

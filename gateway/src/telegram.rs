@@ -16,25 +16,27 @@ use teloxide::{
     ApiError, Bot, RequestError,
     payloads::{
         AnswerCallbackQuerySetters, EditMessageTextSetters, GetUpdatesSetters, SendMessageSetters,
+        SetMessageReactionSetters,
     },
     requests::Requester,
     types::{
         AllowedUpdate, BotCommand, CallbackQueryId, ChatAction, LinkPreviewOptions, MessageEntity,
-        MessageEntityKind, MessageId, ReplyParameters, Update,
+        MessageEntityKind, MessageId, ReactionType, ReplyParameters, Update,
     },
 };
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
 
 use crate::{
     calls::Calls,
     limiter::{Bucket, Call, Pace},
+    pass::PassView,
     rendered::{Rendered, Style},
     token::BotToken,
 };
 
-pub use errors::{PollError, Trouble};
-use errors::{is_about_entities, judge, poll_error};
+pub use errors::{PollError, Sight, Trouble};
+use errors::{is_about_entities, is_gone, judge, poll_error};
 
 /// How long Telegram holds a poll open when there is nothing, in seconds.
 const POLL: u32 = 50;
@@ -42,6 +44,17 @@ const POLL: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The shortest and the longest pause of a chat after a call that failed on the way.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The waits before each try to remove a message.
+const ERASE: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(6),
+    Duration::from_secs(20),
+];
+/// What a message is marked with when it goes on to the agent after a code.
+const SEEN: &str = "👀";
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +185,23 @@ impl Telegram {
         text: &Rendered,
         reply_to: Option<i32>,
     ) -> Result<i32, Trouble> {
-        self.show(chat, Showing::New { reply_to }, text).await
+        self.show(chat, Showing::New { reply_to }, text, None).await
+    }
+
+    /// Posts a message of what is somebody's own, unless their gate is shut when it comes to the call:
+    /// that counts as [`Trouble::Later`].
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn post_own(
+        &self,
+        chat: ChatId,
+        text: &Rendered,
+        reply_to: Option<i32>,
+        pass: &PassView,
+    ) -> Result<i32, Trouble> {
+        let showing = Showing::New { reply_to };
+        self.show(chat, showing, text, Some(pass)).await
     }
 
     /// Posts a message and does not rest until it is there, or never will be.
@@ -185,16 +214,68 @@ impl Telegram {
     /// # Errors
     /// [`Trouble`].
     pub async fn edit(&self, chat: ChatId, message: i32, text: &Rendered) -> Result<(), Trouble> {
-        self.show(chat, Showing::Old { message }, text)
-            .await
-            .map(drop)
+        let showing = Showing::Old { message };
+        self.show(chat, showing, text, None).await.map(drop)
     }
 
-    /// Removes an earlier message, if that can be done now.
-    pub async fn delete(&self, chat: ChatId, message: i32) {
+    /// Gives an earlier message another text as [`post_own`](Self::post_own) posts one.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn edit_own(
+        &self,
+        chat: ChatId,
+        message: i32,
+        text: &Rendered,
+        pass: &PassView,
+    ) -> Result<(), Trouble> {
+        let showing = Showing::Old { message };
+        self.show(chat, showing, text, Some(pass)).await.map(drop)
+    }
+
+    /// Removes an earlier message; one that is not there any more counts as removed.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn delete(&self, chat: ChatId, message: i32) -> Result<(), Trouble> {
         let to = teloxide::types::ChatId(chat.into());
         let _call = self.calls.begin().await;
-        let _ = timeout(PATIENCE, self.bot.delete_message(to, MessageId(message))).await;
+        match timeout(PATIENCE, self.bot.delete_message(to, MessageId(message))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RequestError::Api(error))) if is_gone(&error) => Ok(()),
+            Ok(Err(error)) => Err(judge(&error).0),
+            Err(_) => Err(Trouble::Later),
+        }
+    }
+
+    /// Removes an earlier message, and tries a few times; false if it stays.
+    pub async fn erase(&self, chat: ChatId, message: i32) -> bool {
+        for wait in ERASE {
+            sleep(wait).await;
+            match self.delete(chat, message).await {
+                Ok(()) => return true,
+                Err(Trouble::Never) => return false,
+                Err(Trouble::Later) => {}
+            }
+        }
+        false
+    }
+
+    /// Marks a message of a user's as seen. A bot is not told of deletions, but a message that was
+    /// deleted cannot be marked.
+    pub async fn mark(&self, chat: ChatId, message: i32) -> Sight {
+        self.wait_for_overall().await;
+        let to = teloxide::types::ChatId(chat.into());
+        let _call = self.calls.begin().await;
+        let mark = ReactionType::Emoji {
+            emoji: SEEN.to_owned(),
+        };
+        let marked = self.bot.set_message_reaction(to, MessageId(message));
+        match timeout(PATIENCE, marked.reaction([mark])).await {
+            Ok(Ok(_)) => Sight::There,
+            Ok(Err(error)) => Sight::of(&error),
+            Err(_) => Sight::Unclear,
+        }
     }
 
     /// Shows that an answer is being written, unless calls are short at the moment.
@@ -221,7 +302,13 @@ impl Telegram {
     }
 
     /// One call that shows `text`, without its styles if Telegram does not take them.
-    async fn show(&self, chat: ChatId, showing: Showing, text: &Rendered) -> Result<i32, Trouble> {
+    async fn show(
+        &self,
+        chat: ChatId,
+        showing: Showing,
+        text: &Rendered,
+        pass: Option<&PassView>,
+    ) -> Result<i32, Trouble> {
         let kind = match showing {
             Showing::New { .. } => Call::Post,
             Showing::Old { .. } => Call::Edit,
@@ -241,6 +328,9 @@ impl Telegram {
         };
         self.wait_for_overall().await;
         let _call = self.calls.begin().await;
+        if pass.is_some_and(|pass| !pass.borrow().is_open()) {
+            return Err(Trouble::Later);
+        }
         let now = Instant::now();
         lane.with(|state| state.pace.take(kind, now));
         let mut result = timeout(PATIENCE, self.call(chat, showing, text)).await;

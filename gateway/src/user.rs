@@ -2,6 +2,7 @@
 //! to be done, and starts a delivery for each answer. Users never wait for each other.
 
 mod asks;
+mod second_factor;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,12 +12,13 @@ use std::{
 
 use kai_proto::{
     conversation::{Description, Failure, FromWorker, Outcome, ToWorker, TurnEvent},
-    gateway_authd::Standing,
+    gateway_authd::{Standing, Verdict},
     gateway_broker::UserEntry,
     ids::{ChatId, ModelName, PromptId},
 };
+use teloxide::types::CallbackQueryId;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
     time::sleep_until,
 };
@@ -24,16 +26,18 @@ use tracing::{debug, info};
 
 use crate::{
     agenda::{Agenda, What},
+    authd::NoVerdict,
     authorise::may_talk_in,
-    inbox::Unanswered,
+    broker::AttachError,
+    gate::{Arrival, Gate, Presence, Presented},
     link::{Event, Link},
+    pass::{Pass, PassView},
+    question::Board,
     reply::Means,
     trouble::{Next, Trouble},
     wording,
 };
 
-/// How long authd may take before the user is told that it takes long.
-const AUTHD_PATIENCE: Duration = Duration::from_secs(2);
 /// A connection that lasted this long was a good one, whatever ended it.
 const LIVED: Duration = Duration::from_secs(3);
 /// How long a worker may take to describe itself.
@@ -42,34 +46,50 @@ const DESCRIPTION_PATIENCE: Duration = Duration::from_secs(3);
 /// What a user's task is sent.
 #[derive(Debug)]
 pub enum Mail {
-    /// A message; `replayed` if an earlier run of the gateway took it.
-    Arrived {
-        /// The message, and where its answer has begun.
-        message: Unanswered,
-        /// True if a worker may know of it.
-        replayed: bool,
-    },
+    /// A message.
+    Arrived(Arrival),
+    /// Something that reads like a code from somebody who is asked for one, written down by its number.
+    Code(Presented),
+    /// A press of a button.
+    Pressed(CallbackQueryId),
     /// Another text for an earlier message.
     Edited(ChatId, i32),
     /// The user's place in a new table.
     Entry(UserEntry),
-    /// authd's answer about one message.
-    Standing(PromptId, Standing),
+    /// authd says how the user stands.
+    Standing(Standing),
+    /// authd judged a code, or nobody knows.
+    Verdict(PromptId, Result<Verdict, NoVerdict>),
+    /// authd has locked, or could not be told.
+    Locked(bool),
+    /// A chat shows this version of its question for a code.
+    Shown(ChatId, u64),
+    /// Whether parked messages are still there.
+    Looked(Vec<(PromptId, Presence)>),
     /// An answer is delivered and written down.
     Delivered(PromptId),
     /// The user is not in the table any more.
     Removed,
 }
 
+/// The way to a user's task.
+#[derive(Debug)]
+pub struct Task {
+    /// What it is sent.
+    pub mail: mpsc::UnboundedSender<Mail>,
+    /// What its gate lets through.
+    pub pass: PassView,
+}
+
 /// Starts the task of a user who chose `model`.
-pub fn start(
-    means: Arc<Means>,
-    entry: UserEntry,
-    model: Option<ModelName>,
-) -> mpsc::UnboundedSender<Mail> {
+pub fn start(means: Arc<Means>, entry: UserEntry, model: Option<ModelName>) -> Task {
     let (mail, mailbox) = mpsc::unbounded_channel();
+    let (pass, view) = watch::channel(Pass::Shut);
     let user = User {
-        link: Link::new(means.broker.clone(), entry.id),
+        link: Link::new(means.broker.clone(), entry.id, view.clone()),
+        gate: Gate::new(means.times, entry.second_factor),
+        pass,
+        boards: HashMap::new(),
         means,
         entry,
         model,
@@ -78,18 +98,22 @@ pub fn start(
         trouble: Trouble::default(),
         unacknowledged: Vec::new(),
         describing: VecDeque::new(),
-        authd_told: false,
         last_delivery: None,
         deliveries: HashMap::new(),
         attached_at: None,
     };
     tokio::spawn(user.run(mailbox));
-    mail
+    Task { mail, pass: view }
 }
 
 struct User {
     means: Arc<Means>,
     entry: UserEntry,
+    gate: Gate,
+    /// What the gate lets through, for the deliveries, the attaches and the poller.
+    pass: watch::Sender<Pass>,
+    /// The question for a code in each chat that ever had one.
+    boards: HashMap<ChatId, Board>,
     /// The model that the user chose.
     model: Option<ModelName>,
     own_mail: mpsc::WeakUnboundedSender<Mail>,
@@ -100,7 +124,6 @@ struct User {
     unacknowledged: Vec<PromptId>,
     /// Each /status that waits for the worker, and until when.
     describing: VecDeque<(PromptId, ChatId, Instant)>,
-    authd_told: bool,
     /// Resolves when the newest delivery posts nothing more.
     last_delivery: Option<oneshot::Receiver<()>>,
     deliveries: HashMap<PromptId, AbortHandle>,
@@ -121,10 +144,10 @@ impl User {
                 },
                 event = self.link.event() => self.happened(event).await,
                 () = sleep_until(reminder.unwrap_or_else(Instant::now).into()),
-                    if reminder.is_some() => self.remind(),
+                    if reminder.is_some() => self.remind().await,
             }
         }
-        self.forget(|_| false);
+        self.forget(|_| false).await;
         info!(
             user = i64::from(self.entry.id),
             "no longer a user, connection ended"
@@ -133,6 +156,9 @@ impl User {
 
     /// Tells the worker what it may be told, and wants one if there is something.
     async fn advance(&mut self) {
+        if !self.gate.is_open() {
+            return;
+        }
         if self.link.is_attached() {
             let model = self.model.as_ref().or(self.entry.model.as_ref());
             while let Some((id, request)) = self.agenda.next(model) {
@@ -152,22 +178,30 @@ impl User {
     }
 
     async fn take(&mut self, mail: Mail) {
+        let now = Self::now();
+        let mut effects = Vec::new();
+        let out = &mut effects;
         match mail {
-            Mail::Arrived { message, replayed } => self.arrived(message, replayed).await,
+            Mail::Arrived(arrival) => self.arrived(arrival, now, out),
+            Mail::Code(presented) => self.gate.code(presented, now, out),
+            Mail::Pressed(query) => self.gate.pressed(query, now, out),
             Mail::Edited(chat, message) => {
-                if let Some(chat) = self.agenda.edited(chat, message) {
+                let went_on = !self.gate.edited(chat, message, out) && self.gate.is_open();
+                if went_on && let Some(chat) = self.agenda.edited(chat, message) {
                     self.means.reply(chat, None, wording::EDIT_UNSEEN);
                 }
             }
             Mail::Entry(entry) => {
-                self.forget(|chat| may_talk_in(&entry, chat));
+                self.forget(|chat| may_talk_in(&entry, chat)).await;
+                let rule = entry.second_factor;
                 self.entry = entry;
+                self.gate.entry(rule, now, out);
             }
-            Mail::Standing(_, standing) if standing != Standing::NotEnrolled => {}
-            Mail::Standing(id, _) => {
-                self.authd_told = false;
-                self.agenda.clear(id);
-            }
+            Mail::Standing(standing) => self.gate.standing(standing, now, out),
+            Mail::Verdict(id, verdict) => self.gate.verdict(id, verdict, now, out),
+            Mail::Locked(done) => self.gate.locked(done, now, out),
+            Mail::Shown(chat, version) => self.gate.shown(chat, version),
+            Mail::Looked(seen) => self.gate.looked(&seen, now, out),
             Mail::Delivered(id) => {
                 if self.agenda.delivered(id) {
                     self.unacknowledged.push(id);
@@ -176,16 +210,20 @@ impl User {
             }
             Mail::Removed => {}
         }
+        self.carry_out(effects).await;
     }
 
     /// Answers with nothing what came from a chat in which the user may not talk any more.
-    fn forget(&mut self, stays: impl Fn(ChatId) -> bool) {
+    async fn forget(&mut self, stays: impl Fn(ChatId) -> bool) {
+        let mut effects = Vec::new();
+        self.gate.forget(&stays, &mut effects);
         for item in self.agenda.remove_from(stays) {
             if let Some(delivery) = self.deliveries.remove(&item.id) {
                 delivery.abort();
             }
             self.means.settle(item.id);
         }
+        self.carry_out(effects).await;
     }
 
     async fn happened(&mut self, event: Event) {
@@ -206,17 +244,31 @@ impl User {
                 if lived.is_some_and(|lived| lived > LIVED) {
                     self.trouble.is_over();
                 }
-                if self.agenda.needs_worker() {
+                if self.gate.is_open() && self.agenda.needs_worker() {
                     let pause = self.trouble.ended(Instant::now());
                     self.link.want_after(pause);
                 }
+                // The proof may be what ended.
+                let mut effects = Vec::new();
+                self.gate.recheck(Self::now(), &mut effects);
+                self.carry_out(effects).await;
+            }
+            Event::Failed(AttachError::Refused(refusal)) if Gate::deals_with(refusal) => {
+                if self.link.presented_what_is_held() {
+                    info!(user = i64::from(self.entry.id), "not attached: {refusal}");
+                    self.trouble.is_over();
+                    let mut effects = Vec::new();
+                    self.gate.refused(refusal, &mut effects);
+                    self.carry_out(effects).await;
+                }
+                // Otherwise there is another proof by now, or none: not what was refused.
             }
             Event::Failed(error) => {
                 match self.trouble.failed(self.entry.id, &error, Instant::now()) {
                     Next::Again(pause) => self.link.want_after(pause),
                     Next::Never(words) => self.give_up(words),
                 }
-                self.remind();
+                self.remind().await;
             }
         }
     }
@@ -276,28 +328,27 @@ impl User {
         }
     }
 
-    /// When somebody may have to be told that something takes long.
+    /// When something has to be done, or somebody told that something takes long.
     fn reminder(&self) -> Option<Instant> {
-        let uncleared = self
-            .agenda
-            .uncleared()
-            .map(|item| item.since + AUTHD_PATIENCE);
-        let authd = uncleared.min().filter(|_| !self.authd_told);
         let description = self.describing.front().map(|(_, _, until)| *until);
-        [authd, description, self.trouble.reminder()]
+        let gate = self.gate.due(self.is_running());
+        [gate, description, self.trouble.reminder()]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn remind(&mut self) {
+    /// True while something of the user runs or waits for a worker.
+    fn is_running(&self) -> bool {
+        self.agenda.open().next().is_some()
+    }
+
+    async fn remind(&mut self) {
+        let mut effects = Vec::new();
+        let running = self.is_running();
+        self.gate.tick(running, Self::now(), &mut effects);
+        self.carry_out(effects).await;
         let now = Instant::now();
-        let late = |since: Instant| since + AUTHD_PATIENCE <= now;
-        let waiting = self.agenda.uncleared().find(|item| late(item.since));
-        if let Some(item) = waiting.filter(|_| !self.authd_told) {
-            self.means.reply(item.chat, None, wording::AUTHD_AWAY);
-            self.authd_told = true;
-        }
         if let Some(words) = self.trouble.words(now)
             && let Some(item) = self.agenda.open().next()
         {

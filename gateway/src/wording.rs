@@ -1,5 +1,7 @@
 //! What kai itself says to users: each sentence names what is wrong and what to do about it.
 
+pub mod second_factor;
+
 use std::fmt::Write;
 
 use kai_proto::{
@@ -215,7 +217,7 @@ pub fn refusal(refusal: Refusal) -> &'static str {
             "kai's programs are of different versions: tell the admin to restart all of them."
         }
         Refusal::SecondFactor => {
-            "You need a second factor, which I cannot ask for yet: tell the admin."
+            "Your second factor has to be proved again: send a message, and you are asked for a code."
         }
         Refusal::NotEnrolled => {
             "You need a second factor first: ask the admin to enrol you with `kai-auth enroll`."

@@ -597,7 +597,7 @@ fn a_gateway_that_is_told_to_stop_ends_well() {
 #[test]
 fn the_menu_of_commands_is_set() {
     let stage = Stage::new();
-    eventually("the menu", || stage.telegram.commands().len() == 6);
+    eventually("the menu", || stage.telegram.commands().len() == 7);
 }
 
 #[test]

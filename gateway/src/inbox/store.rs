@@ -1,19 +1,25 @@
 //! The database itself: its tables and every statement over them. Runs on the inbox's thread.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use kai_proto::ids::{ChatId, ModelName, PromptId, TelegramId, UnixSeconds};
-use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Row, Transaction, TransactionBehavior, params};
 use tracing::warn;
 
 use super::{Change, OpenError, Received, Saved, Unanswered};
 
 /// The version of the tables below, in the database's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long the number of an answered message is kept, so that it is recognised if it comes again.
 /// Telegram itself forgets an update after a day.
 const KEPT: UnixSeconds = 7 * 24 * 3600;
+
+/// How many messages may be cleared before they are taken.
+const EARLY: usize = 10_000;
 
 /// How many of the newest numbers are given back at the start.
 const RECALLED: i64 = 10_000;
@@ -28,7 +34,8 @@ const TABLES: &str = "
         text TEXT,
         received_at INTEGER NOT NULL,
         answered INTEGER NOT NULL DEFAULT 0,
-        parts TEXT NOT NULL DEFAULT ''
+        parts TEXT NOT NULL DEFAULT '',
+        cleared INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX unanswered ON message (arrival) WHERE answered = 0;
     CREATE INDEX age ON message (received_at);
@@ -36,7 +43,13 @@ const TABLES: &str = "
         user INTEGER PRIMARY KEY,
         model TEXT NOT NULL
     ) STRICT;
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
+
+/// Makes the tables of version 1 into those above. What waits there was cleared by nobody who could
+/// ask for a code, so it counts as not cleared.
+const FROM_VERSION_1: &str = "
+    ALTER TABLE message ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = 2;";
 
 /// How the database is used. `EXCLUSIVE` needs no shared memory for the log and keeps a second
 /// gateway out; `secure_delete` overwrites what is removed. The cache is small because hardly
@@ -56,6 +69,8 @@ pub struct Store {
     database: Connection,
     path: PathBuf,
     next_arrival: i64,
+    /// Messages that were cleared before they were taken.
+    early: HashSet<PromptId>,
 }
 
 impl Store {
@@ -87,6 +102,7 @@ impl Store {
             .map_err(failed)?;
         match version {
             0 => transaction.execute_batch(TABLES).map_err(failed)?,
+            1 => transaction.execute_batch(FROM_VERSION_1).map_err(failed)?,
             VERSION => {}
             _ => return Err(OpenError::Later(path.to_owned())),
         }
@@ -102,6 +118,7 @@ impl Store {
             database,
             path: path.to_owned(),
             next_arrival,
+            early: HashSet::new(),
         })
     }
 
@@ -120,7 +137,7 @@ impl Store {
     fn read(&self) -> Result<Saved, rusqlite::Error> {
         let mut saved = Saved::default();
         let mut statement = self.database.prepare(
-            "SELECT update_id, user, chat, message, text, received_at, parts
+            "SELECT update_id, user, chat, message, text, received_at, parts, cleared
              FROM message WHERE answered = 0 ORDER BY arrival",
         )?;
         let mut rows = statement.query([])?;
@@ -153,16 +170,17 @@ impl Store {
     /// What SQLite says.
     pub fn write(&mut self, changes: &[Change]) -> Result<(), rusqlite::Error> {
         let mut next_arrival = self.next_arrival;
+        let mut early = self.early.clone();
         let transaction = self
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for change in changes {
             match change {
-                Change::Taken(messages) => {
+                Change::Taken(messages, numbers) => {
                     let mut insert = transaction.prepare_cached(
                         "INSERT OR IGNORE INTO message
-                         (update_id, arrival, user, chat, message, text, received_at)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                         (update_id, arrival, user, chat, message, text, received_at, cleared)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     )?;
                     for received in messages {
                         insert.execute(params![
@@ -173,8 +191,21 @@ impl Store {
                             received.message,
                             received.text,
                             seconds(received.at),
+                            early.remove(&received.id),
                         ])?;
                         next_arrival += 1;
+                    }
+                    for number in numbers {
+                        settle(&transaction, *number, next_arrival)?;
+                        next_arrival += 1;
+                    }
+                }
+                Change::Cleared(id) => {
+                    let there = transaction
+                        .prepare_cached("UPDATE message SET cleared = 1 WHERE update_id = ?1")?
+                        .execute([i64::from(*id)])?;
+                    if there == 0 && early.len() < EARLY {
+                        early.insert(*id);
                     }
                 }
                 Change::Parts(id, parts) => {
@@ -185,18 +216,8 @@ impl Store {
                         )?
                         .execute(params![i64::from(*id), parts.join(" ")])?;
                 }
-                // The answer may be ready before the message could be written: its number is
-                // what has to be there.
                 Change::Answered(id) => {
-                    transaction
-                        .prepare_cached(
-                            "INSERT INTO message
-                             (update_id, arrival, user, chat, message, received_at, answered)
-                             VALUES (?1, ?2, 0, 0, 0, unixepoch(), 1)
-                             ON CONFLICT (update_id) DO UPDATE
-                             SET answered = 1, text = NULL, parts = ''",
-                        )?
-                        .execute(params![i64::from(*id), next_arrival])?;
+                    settle(&transaction, *id, next_arrival)?;
                     next_arrival += 1;
                 }
                 Change::Model(user, Some(model)) => {
@@ -214,6 +235,7 @@ impl Store {
         }
         transaction.commit()?;
         self.next_arrival = next_arrival;
+        self.early = early;
         Ok(())
     }
 
@@ -233,6 +255,23 @@ impl Store {
     }
 }
 
+/// Keeps the number of a message that needs nothing more, and nothing else of it. It may not be there
+/// yet: the answer may be ready before the message could be written, and a code never is.
+fn settle(
+    transaction: &Transaction<'_>,
+    id: PromptId,
+    arrival: i64,
+) -> Result<(), rusqlite::Error> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO message (update_id, arrival, user, chat, message, received_at, answered)
+             VALUES (?1, ?2, 0, 0, 0, unixepoch(), 1)
+             ON CONFLICT (update_id) DO UPDATE SET answered = 1, text = NULL, parts = ''",
+        )?
+        .execute(params![i64::from(id), arrival])?;
+    Ok(())
+}
+
 fn unanswered(row: &Row<'_>) -> Result<Unanswered, rusqlite::Error> {
     Ok(Unanswered {
         received: Received {
@@ -248,6 +287,7 @@ fn unanswered(row: &Row<'_>) -> Result<Unanswered, rusqlite::Error> {
             .split(' ')
             .filter_map(|part| part.parse().ok())
             .collect(),
+        cleared: row.get(7)?,
     })
 }
 

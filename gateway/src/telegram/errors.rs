@@ -17,6 +17,31 @@ pub enum Trouble {
     Never,
 }
 
+/// Whether a message of a user's stands in its chat, as far as Telegram says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It does.
+    There,
+    /// It does not.
+    Gone,
+    /// The call failed on the way: it may be made again.
+    Unclear,
+}
+
+impl Sight {
+    /// What a refused mark says of the message: one that is there may not be markable.
+    #[must_use]
+    pub fn of(error: &RequestError) -> Self {
+        match error {
+            RequestError::Api(error) if is_gone(error) => Self::Gone,
+            error => match judge(error).0 {
+                Trouble::Later => Self::Unclear,
+                Trouble::Never => Self::There,
+            },
+        }
+    }
+}
+
 /// How a poll ended, if not well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PollError {
@@ -62,6 +87,19 @@ pub fn judge(error: &RequestError) -> (Trouble, Option<Duration>) {
 /// Whether an answer that teloxide has no name for is about the call itself.
 fn is_final(said: &str) -> bool {
     said.starts_with("Bad Request") || said.starts_with("Forbidden")
+}
+
+/// Whether Telegram says that the message that a call is about is not there.
+#[must_use]
+pub fn is_gone(error: &ApiError) -> bool {
+    match error {
+        ApiError::MessageIdInvalid | ApiError::MessageToDeleteNotFound => true,
+        ApiError::Unknown(said) => {
+            let said = said.to_ascii_lowercase();
+            said.starts_with("bad request: message ") && said.ends_with(" not found")
+        }
+        _ => false,
+    }
 }
 
 /// Whether Telegram complains about the styles of a text.
@@ -125,6 +163,25 @@ mod tests {
             (RequestError::Api(ApiError::InvalidToken), Trouble::Later),
         ] {
             assert_eq!(judge(&error).0, trouble, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_message_that_telegram_does_not_find_counts_as_deleted() {
+        let wait = RequestError::RetryAfter(Seconds::from_seconds(3));
+        for (error, sight) in [
+            (
+                unknown("Bad Request: message to react not found"),
+                Sight::Gone,
+            ),
+            (unknown("Bad Request: message not found"), Sight::Gone),
+            (RequestError::Api(ApiError::MessageIdInvalid), Sight::Gone),
+            (unknown("Bad Request: REACTION_INVALID"), Sight::There),
+            (unknown("Bad Request: chat not found"), Sight::There),
+            (unknown("Bad Gateway"), Sight::Unclear),
+            (wait, Sight::Unclear),
+        ] {
+            assert_eq!(Sight::of(&error), sight, "{error:?}");
         }
     }
 

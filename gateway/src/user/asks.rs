@@ -1,4 +1,5 @@
-//! What a user's task does with a message: a prompt for the agent, or one of the commands.
+//! What a user's task does with a message: to the gate with it first, and if it comes through there, it
+//! is a prompt for the agent or one of the commands.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,22 +15,38 @@ use crate::{
     answer::Answer,
     commands::{self, Ask, ModelAsk},
     delivery::{Address, Delivery},
+    gate::{Arrival, Effect, Now},
     inbox::Unanswered,
     wording,
 };
 
 impl User {
-    /// Takes a message.
-    pub(super) async fn arrived(&mut self, message: Unanswered, replayed: bool) {
-        let Unanswered { received, parts } = message;
+    /// Takes a message to the gate, unless it asks nothing of this bot.
+    pub(super) fn arrived(&mut self, arrival: Arrival, now: Now, out: &mut Vec<Effect>) {
+        let (id, chat) = (arrival.id(), arrival.chat());
+        let text = arrival.message.received.text.as_deref();
+        let me = self.means.me.get().map(String::as_str);
+        match text.map(|text| commands::read(text, me)) {
+            // In a group people show each other pictures.
+            None if i64::from(chat) < 0 => self.means.settle(id),
+            Some(Ask::ForAnother) => self.means.settle(id),
+            Some(Ask::Lock) => self.gate.lock(id, chat, now, out),
+            ask => {
+                let free = ask.is_some_and(|ask| !ask.needs_proof());
+                self.gate.arrived(arrival, free, now, out);
+            }
+        }
+    }
+
+    /// Does what a message asks for, which the gate let through.
+    pub(super) async fn admitted(&mut self, message: Unanswered, replayed: bool) {
+        let Unanswered {
+            received, parts, ..
+        } = message;
         let (id, chat) = (received.id, received.chat);
         let place = (id, chat, received.message);
         let now = Instant::now();
         let Some(text) = received.text else {
-            // In a group people show each other pictures.
-            if i64::from(chat) < 0 {
-                return self.means.settle(id);
-            }
             return self.means.reply(chat, Some(id), wording::TEXT_ONLY);
         };
         let reply = |text: &str| self.means.reply(chat, Some(id), text);
@@ -42,14 +59,10 @@ impl User {
                     answer,
                     edit_told: false,
                 };
-                self.agenda.add(place, what, replayed, now);
-                self.ask_authd(id);
+                self.agenda.add(place, what, replayed);
             }
-            Ask::New => {
-                self.agenda.add(place, What::NewSession, replayed, now);
-                self.ask_authd(id);
-            }
-            Ask::Stop => self.stop(place, now),
+            Ask::New => self.agenda.add(place, What::NewSession, replayed),
+            Ask::Stop => self.stop(place),
             Ask::Status if self.link.is_attached() => {
                 self.describing
                     .push_back((id, chat, now + DESCRIPTION_PATIENCE));
@@ -60,21 +73,9 @@ impl User {
             Ask::Help => reply(&wording::help()),
             Ask::Model(ask) => self.choose_model(id, chat, ask),
             Ask::Unknown => reply(&wording::unknown_command()),
-            Ask::ForAnother => self.means.settle(id),
+            // Neither comes here.
+            Ask::Lock | Ask::ForAnother => self.means.settle(id),
         }
-    }
-
-    fn ask_authd(&self, id: PromptId) {
-        let mail = self.own_mail.clone();
-        let user = kai_proto::gateway_authd::User {
-            name: self.entry.name.clone(),
-            id: self.entry.id,
-        };
-        self.means.authd.ask(user, move |standing| {
-            if let Some(mail) = mail.upgrade() {
-                let _ = mail.send(Mail::Standing(id, standing));
-            }
-        });
     }
 
     /// Starts the delivery of an answer behind the one before it.
@@ -99,6 +100,7 @@ impl User {
             Arc::clone(&self.means.telegram),
             self.means.inbox.clone(),
             address,
+            self.pass.subscribe(),
             Arc::clone(answer),
             parts,
         );
@@ -112,7 +114,7 @@ impl User {
         self.deliveries.insert(prompt, task.abort_handle());
     }
 
-    fn stop(&mut self, place: (PromptId, ChatId, i32), now: Instant) {
+    fn stop(&mut self, place: (PromptId, ChatId, i32)) {
         if self.agenda.open().next().is_none() {
             return self
                 .means
@@ -122,7 +124,7 @@ impl User {
             answer.finish(wording::outcome(&Outcome::Interrupted));
         }
         if self.agenda.open().next().is_some() {
-            self.agenda.add(place, What::Interrupt, true, now);
+            self.agenda.add(place, What::Interrupt, true);
         } else {
             self.means.settle(place.0);
         }

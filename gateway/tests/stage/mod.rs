@@ -2,6 +2,7 @@
 //! played by the test on the other.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod authd;
 pub mod peers;
 
 use std::{
@@ -12,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use authd::Authd;
 use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, Sent, UserId};
-use peers::{Authd, Broker, Worker};
+use peers::{Broker, Worker};
 
 /// An account without any privilege, which Linux reserves for that (`nobody`).
 const NOBODY: u32 = 65534;
@@ -43,8 +45,23 @@ impl Stage {
         stage
     }
 
+    /// Everything is up, alice has a second factor, and kai.yaml says this about it.
+    pub fn with_second_factor(times: &str) -> Self {
+        let mut stage = Self::dark_with(&format!("second_factor: {{{times}}}\n"));
+        stage.authd.enrol(ALICE);
+        stage.authd.start();
+        stage.broker.start();
+        stage.start_gateway();
+        stage
+    }
+
     /// Nothing is up but Telegram.
     pub fn dark() -> Self {
+        Self::dark_with("")
+    }
+
+    /// The same, with these lines more in kai.yaml.
+    pub fn dark_with(more: &str) -> Self {
         let telegram = BotApi::start(BotApiOptions::default()).unwrap();
         for (id, name) in [(ALICE, "Alice"), (BOB, "Bob"), (STRANGER, "Mallory")] {
             telegram.add_user(id, name, None);
@@ -60,7 +77,7 @@ impl Stage {
         fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
         let config = format!(
             "telegram: {{api_url: '{}', token_file: '{}'}}\nagent: {{command: /bin/true}}\n\
-             paths: {{run: '{}', state: '{}'}}\nlog: debug\n",
+             paths: {{run: '{}', state: '{}'}}\nlog: debug\n{more}",
             telegram.url(),
             token.display(),
             place.join("run").display(),
@@ -128,6 +145,26 @@ impl Stage {
 
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("log")
+    }
+
+    /// Every file that the gateway wrote or could have, as bytes.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut places = vec![self.directory.path().to_owned()];
+        while let Some(place) = places.pop() {
+            for entry in fs::read_dir(place).unwrap() {
+                let path = entry.unwrap().path();
+                let kind = fs::symlink_metadata(&path).unwrap().file_type();
+                if kind.is_dir() {
+                    places.push(path);
+                } else if kind.is_file()
+                    && let Ok(bytes) = fs::read(&path)
+                {
+                    found.push((path, bytes));
+                }
+            }
+        }
+        found
     }
 
     /// What the gateway logged so far.

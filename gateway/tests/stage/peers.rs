@@ -18,7 +18,8 @@ use kai_proto::{
     codec::{self, Message},
     conversation::{Finished, FromWorker, Outcome, Prompt, ToWorker, TurnEvent},
     frame::FrameReader,
-    gateway_authd, gateway_broker as broker,
+    gateway_broker as broker,
+    grant::Grant,
     hello::Hello,
     ids::{PromptId, Role, TelegramId, UserName},
 };
@@ -52,20 +53,20 @@ impl Peer {
         }
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
 /// A daemon that can go away and come back.
-struct Listener {
+pub struct Listener {
     path: PathBuf,
     open: Mutex<Vec<Arc<Peer>>>,
     serving: Mutex<Option<UnixListener>>,
 }
 
 impl Listener {
-    fn new(path: PathBuf) -> Arc<Self> {
+    pub fn new(path: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             path,
             open: Mutex::default(),
@@ -73,7 +74,7 @@ impl Listener {
         })
     }
 
-    fn start(self: &Arc<Self>, serve: impl Fn(Arc<Peer>) + Send + Clone + 'static) {
+    pub fn start(self: &Arc<Self>, serve: impl Fn(Arc<Peer>) + Send + Clone + 'static) {
         let _ = std::fs::remove_file(&self.path);
         let listener = UnixListener::bind(&self.path).unwrap();
         std::fs::set_permissions(&self.path, PermissionsExt::from_mode(0o666)).unwrap();
@@ -89,7 +90,7 @@ impl Listener {
         });
     }
 
-    fn stop(&self) {
+    pub fn stop(&self) {
         let _ = std::fs::remove_file(&self.path);
         if let Some(listener) = self.serving.lock().unwrap().take() {
             let _ = nix::sys::socket::shutdown(
@@ -100,31 +101,6 @@ impl Listener {
         for peer in self.open.lock().unwrap().drain(..) {
             peer.end();
         }
-    }
-}
-
-/// authd: nobody has a second factor.
-pub struct Authd(Arc<Listener>);
-
-impl Authd {
-    pub fn new(path: PathBuf) -> Self {
-        Self(Listener::new(path))
-    }
-
-    pub fn start(&self) {
-        use gateway_authd::{Reply, Request, Standing};
-        self.0.start(|peer| {
-            while let Some(request) = peer.receive::<Request>() {
-                peer.send(&match request {
-                    Request::Hello(_) => Reply::Hello(Hello::ours()),
-                    _ => Reply::Standing(Standing::NotEnrolled),
-                });
-            }
-        });
-    }
-
-    pub fn stop(&self) {
-        self.0.stop();
     }
 }
 
@@ -139,7 +115,8 @@ struct BrokerState {
     users: Vec<broker::UserEntry>,
     rolls: Vec<Arc<Peer>>,
     strangers: Vec<i64>,
-    attaches: HashMap<i64, Vec<Arc<Peer>>>,
+    attaches: HashMap<i64, Vec<Attach>>,
+    required: bool,
     subscribed: usize,
 }
 
@@ -171,8 +148,22 @@ impl Broker {
             .iter()
             .map(|(user, chats)| entry(*user, chats))
             .collect();
+        if state.required {
+            for user in &mut state.users {
+                user.second_factor = broker::SecondFactor::Required;
+            }
+        }
         for roll in &state.rolls {
             give(roll, &state.users);
+        }
+    }
+
+    /// From the next table on everybody must have a second factor.
+    pub fn require_second_factor(&self) {
+        let mut state = self.state.0.lock().unwrap();
+        state.required = true;
+        for user in &mut state.users {
+            user.second_factor = broker::SecondFactor::Required;
         }
     }
 
@@ -182,7 +173,7 @@ impl Broker {
             let waiting = state.attaches.get_mut(&user.0)?;
             (!waiting.is_empty()).then(|| waiting.remove(0))
         });
-        Attach(found.expect("the gateway never attached"))
+        found.expect("the gateway never attached")
     }
 
     pub fn has_attach(&self, user: UserId) -> bool {
@@ -229,10 +220,13 @@ fn serve(state: &(Mutex<BrokerState>, Condvar), peer: &Arc<Peer>) {
                 state.rolls.push(Arc::clone(peer));
             }
             Request::Stranger { id, .. } => lock.lock().unwrap().strangers.push(id.into()),
-            Request::Attach { user, .. } => {
+            Request::Attach { user, grant } => {
                 let mut state = lock.lock().unwrap();
                 let waiting = state.attaches.entry(user.into()).or_default();
-                waiting.push(Arc::clone(peer));
+                waiting.push(Attach {
+                    peer: Arc::clone(peer),
+                    grant,
+                });
                 changed.notify_all();
                 // The rest of the stream is the worker's.
                 return;
@@ -264,24 +258,27 @@ fn entry(user: UserId, chats: &[ChatId]) -> broker::UserEntry {
 }
 
 /// A connection that the gateway wants a worker on.
-pub struct Attach(Arc<Peer>);
+pub struct Attach {
+    peer: Arc<Peer>,
+    pub grant: Option<Grant>,
+}
 
 impl Attach {
     /// The worker says Hello.
     pub fn accepted(self) -> Worker {
-        self.0.send(&FromWorker::Hello(Hello::ours()));
-        Worker(self.0)
+        self.peer.send(&FromWorker::Hello(Hello::ours()));
+        Worker(self.peer)
     }
 
     /// The broker says no.
     pub fn refused(self, refusal: broker::Refusal) {
-        self.0.send(&FromWorker::Refused(refusal));
-        self.0.end();
+        self.peer.send(&FromWorker::Refused(refusal));
+        self.peer.end();
     }
 
     /// It ends before anything is said.
     pub fn dropped(self) {
-        self.0.end();
+        self.peer.end();
     }
 }
 

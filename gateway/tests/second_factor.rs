@@ -1,0 +1,747 @@
+//! The second factor in the chat, through the real kai-gateway.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod stage;
+
+use std::time::{Duration, Instant};
+
+use kai_emulators::bot_api::{
+    CallFilter, ChatId, Fault, FileKind, GroupKind, Message, MessageId, Refusal, Sent, UserId,
+};
+use kai_proto::{
+    conversation::{Outcome, ToWorker},
+    gateway_authd::{Standing, Verdict},
+    gateway_broker,
+};
+use stage::{
+    ALICE, BOB, LONG, Stage,
+    authd::{Asked, unix_now},
+    eventually,
+};
+
+const CODE: &str = "314159";
+const NEXT: &str = "271828";
+
+/// A stage on which alice has a second factor, with times that no test reaches.
+fn stage() -> Stage {
+    Stage::with_second_factor("idle: 30m, question: 120s")
+}
+
+/// What the bot's messages in a chat read that are not deleted.
+fn reads(stage: &Stage, chat: ChatId) -> Vec<String> {
+    let messages = stage.telegram.messages(chat);
+    let there = |message: &&Message| message.is_from_bot() && message.deleted.is_none();
+    let there = messages.iter().filter(there);
+    there.map(|message| message.text().to_owned()).collect()
+}
+
+/// Waits until a message of the bot's in alice's chat that is not deleted has all of `words`.
+fn wait(stage: &Stage, words: &[&str]) -> Message {
+    wait_in(stage, ALICE.private_chat(), words)
+}
+
+fn wait_in(stage: &Stage, chat: ChatId, words: &[&str]) -> Message {
+    let has = |message: &&Message| {
+        message.is_from_bot()
+            && message.deleted.is_none()
+            && words.iter().all(|word| message.text().contains(word))
+    };
+    let look = |messages: &[Message]| messages.iter().rev().find(has).cloned();
+    match stage.telegram.wait_for(chat, LONG, look) {
+        Ok(message) => message,
+        Err(timed_out) => panic!("{words:?}: {timed_out}\n{}", stage.log()),
+    }
+}
+
+/// alice writes, and the question quotes it.
+fn parks(stage: &Stage, text: &str) -> Sent {
+    let sent = stage.says(ALICE, text);
+    wait(stage, &["Send a code", text]);
+    // The gateway has Telegram's answer a little after the chat has the message.
+    std::thread::sleep(Duration::from_millis(100));
+    sent
+}
+
+/// alice sends a right code, which lets her in.
+fn proves(stage: &Stage) {
+    stage.authd.expect(ALICE, CODE);
+    stage.says(ALICE, CODE);
+    wait(stage, &["Thank you"]);
+}
+
+fn is_deleted(stage: &Stage, user: UserId, message: MessageId) -> bool {
+    let found = stage.telegram.message(user.private_chat(), message);
+    found.is_some_and(|message| message.deleted.is_some())
+}
+
+#[test]
+fn a_right_code_sends_on_what_was_quoted_in_its_order_and_goes_from_the_chat() {
+    let stage = stage();
+    parks(&stage, "first thing");
+    parks(&stage, "second thing");
+    let question = wait(
+        &stage,
+        &["1. first thing", "2. second thing", "within 2 min"],
+    );
+    assert_eq!(reads(&stage, ALICE.private_chat()).len(), 1);
+    assert!(!stage.broker.has_attach(ALICE));
+    stage.authd.expect(ALICE, CODE);
+    let code = stage.says(ALICE, CODE);
+
+    let attach = stage.broker.attach(ALICE);
+    assert_eq!(attach.grant, stage.authd.grant(ALICE));
+    assert!(attach.grant.is_some());
+    let worker = attach.accepted();
+    assert_eq!(worker.prompt().text, "first thing");
+    assert_eq!(worker.prompt().text, "second thing");
+    eventually("the code is deleted", || {
+        is_deleted(&stage, ALICE, code.message)
+    });
+    let thanks = wait(&stage, &["Thank you", "after 30 min without a message"]);
+    assert_eq!(thanks.id, question.id);
+    assert!(stage.telegram.wait_confirmed(code.update.unwrap(), LONG));
+}
+
+#[test]
+fn a_proven_user_talks_on_and_each_message_renews_the_grant() {
+    let stage = stage();
+    parks(&stage, "first");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.answer(prompt, "done");
+    stage.wait_for(ALICE, "done");
+    stage.says(ALICE, "second");
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(prompt)));
+    assert_eq!(worker.prompt().text, "second");
+    let grant = stage.authd.grant(ALICE);
+    assert_eq!(
+        stage.authd.asked(ALICE).last(),
+        Some(&Asked::Standing(grant))
+    );
+    // Six digits are a message like any other now.
+    stage.says(ALICE, "654321");
+    assert_eq!(worker.prompt().text, "654321");
+    assert_eq!(stage.authd.codes(ALICE), 1);
+}
+
+#[test]
+fn nothing_but_help_start_and_lock_goes_round_it() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    stage.says(ALICE, "/help");
+    wait(&stage, &["/lock"]);
+    stage.says(ALICE, "/start");
+    wait(&stage, &["Hello"]);
+    for text in ["/model opus", "/status", "/new", "/stop", "/frobnicate"] {
+        stage.says(ALICE, text);
+    }
+    wait(
+        &stage,
+        &["1. /model opus", "2. /status", "3. /new", "4. /stop"],
+    );
+    // A file, an edit of an earlier message, a button.
+    let file = stage
+        .telegram
+        .send_file(ALICE, chat, FileKind::Document, "x", b"x", Some(CODE))
+        .unwrap();
+    assert!(stage.telegram.wait_confirmed(file.update.unwrap(), LONG));
+    let old = stage.says(ALICE, "not kept").message;
+    stage
+        .telegram
+        .edit_text(ALICE, chat, old, "edited")
+        .unwrap();
+    let update = serde_json::json!({"callback_query": {
+        "id": "77", "chat_instance": "1", "data": "old",
+        "from": {"id": ALICE.0, "is_bot": false, "first_name": "Alice"},
+        "message": {"message_id": 1, "date": 1,
+            "chat": {"id": chat.0, "type": "private", "first_name": "Alice"}, "text": "x"},
+    }});
+    stage.telegram.push_update(update);
+    let answer = stage.telegram.wait_for_calls(LONG, |calls| {
+        let mut answers = calls
+            .iter()
+            .filter(|call| call.method == "answerCallbackQuery");
+        answers.next().map(|call| call.params["text"].clone())
+    });
+    assert_eq!(answer.unwrap(), "Send your code first.");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!stage.broker.has_attach(ALICE));
+    let transcript = stage.telegram.transcript(chat);
+    for private in ["runs with", "No agent", "Nothing is running", "only text"] {
+        assert!(!transcript.contains(private), "{transcript}");
+    }
+    assert_eq!(transcript.matches("Not kept").count(), 2, "{transcript}");
+    // The model was not chosen: what waits is only quoted.
+    proves(&stage);
+    wait(&stage, &["runs with opus"]);
+}
+
+#[test]
+fn a_message_that_is_edited_does_not_run() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    let sent = parks(&stage, "harmless");
+    parks(&stage, "other");
+    stage
+        .telegram
+        .edit_text(ALICE, chat, sent.message, "harmful")
+        .unwrap();
+    wait(&stage, &["You edited", "1. other"]);
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "other");
+    assert_eq!(worker.told_soon(), None);
+    assert!(!stage.telegram.transcript(chat).contains("bot: harmful"));
+}
+
+#[test]
+fn a_message_that_is_deleted_does_not_run() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    let sent = parks(&stage, "from a thief");
+    parks(&stage, "other");
+    stage.telegram.delete(ALICE, chat, sent.message).unwrap();
+    proves(&stage);
+    assert_eq!(stage.worker(ALICE).prompt().text, "other");
+    wait(&stage, &["because you deleted it", "from a thief"]);
+}
+
+#[test]
+fn a_message_that_cannot_be_marked_counts_as_there_and_one_in_doubt_does_not_run() {
+    let stage = stage();
+    let marks = || CallFilter::method("setMessageReaction");
+    let refused = Refusal::new(400, "Bad Request: REACTION_INVALID");
+    stage.telegram.inject(marks(), 1, Fault::Refuse(refused));
+    parks(&stage, "one");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt();
+    assert_eq!(prompt.text, "one");
+    worker.answer(prompt.id, "done");
+    wait(&stage, &["done"]);
+
+    stage.authd.ends(ALICE);
+    parks(&stage, "two");
+    stage.telegram.inject(marks(), 100, Fault::ServerError(502));
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    wait(&stage, &["could not make sure", "two"]);
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(prompt.id)));
+    assert_eq!(worker.told_soon(), None);
+}
+
+#[test]
+fn what_a_thief_parked_does_not_run_once_its_question_is_deleted() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    parks(&stage, "from a thief");
+    let question = wait(&stage, &["from a thief"]);
+    // In a private chat everybody can delete everything, also for the other side.
+    let deleted = Refusal::new(400, "Bad Request: message to edit not found");
+    let edits = CallFilter::method("editMessageText").in_chat(chat);
+    stage.telegram.inject(edits, 1, Fault::Refuse(deleted));
+    assert!(question.text().contains("from a thief"));
+    proves(&stage);
+    wait(
+        &stage,
+        &["the question that showed it is gone", "from a thief"],
+    );
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!stage.broker.has_attach(ALICE));
+}
+
+#[test]
+fn what_came_too_late_to_be_shown_does_not_run() {
+    let stage = stage();
+    parks(&stage, "mine");
+    // From now on the question reaches the chat with a delay.
+    let posts = CallFilter::method("sendMessage").in_chat(ALICE.private_chat());
+    stage.telegram.delay(posts, Duration::from_millis(1500));
+    let late = stage.says(ALICE, "from a thief");
+    assert!(stage.telegram.wait_confirmed(late.update.unwrap(), LONG));
+    stage.authd.expect(ALICE, CODE);
+    stage.says(ALICE, CODE);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "mine");
+    wait(&stage, &["before I could show it", "from a thief"]);
+    assert_eq!(worker.told_soon(), None);
+}
+
+#[test]
+fn parked_messages_lapse_with_the_question() {
+    let stage = Stage::with_second_factor("question: 1s");
+    let question = stage.says(ALICE, "hello");
+    assert!(
+        stage
+            .telegram
+            .wait_confirmed(question.update.unwrap(), LONG)
+    );
+    wait(&stage, &["No code came in time"]);
+    stage.authd.expect(ALICE, CODE);
+    stage.says(ALICE, CODE);
+    wait(&stage, &["Thank you"]);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!stage.broker.has_attach(ALICE));
+    for (path, bytes) in stage.files() {
+        let found = bytes.windows(5).any(|part| part == b"hello");
+        // The wiped text goes from the log of the database when that is folded.
+        assert!(
+            !found || path.to_string_lossy().ends_with("-wal"),
+            "{path:?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_codes_and_lockouts_have_their_words_and_the_question_stays() {
+    let stage = stage();
+    parks(&stage, "hello");
+    stage.says(ALICE, "000000");
+    wait(&stage, &["was not accepted"]);
+    let until = unix_now() + 900;
+    stage.authd.judges(ALICE, Verdict::Locked { until });
+    stage.says(ALICE, "000001");
+    wait(&stage, &["Too many wrong codes", "UTC", "15 min"]);
+    stage.authd.says(ALICE, Some(Standing::Locked { until }));
+    let code = stage.says(ALICE, "000002");
+    eventually("it is deleted, too", || {
+        is_deleted(&stage, ALICE, code.message)
+    });
+    assert_eq!(stage.authd.codes(ALICE), 2, "it is not looked at");
+    wait(&stage, &["1. hello"]);
+    // bob is not concerned.
+    stage.says(BOB, "hello");
+    assert_eq!(stage.worker(BOB).prompt().text, "hello");
+    stage.authd.says(ALICE, None);
+    proves(&stage);
+    assert_eq!(stage.worker(ALICE).prompt().text, "hello");
+}
+
+#[test]
+fn a_code_that_is_put_off_is_asked_about_again_by_itself() {
+    let stage = stage();
+    parks(&stage, "hello");
+    stage.authd.judges(ALICE, Verdict::Later { after_ms: 300 });
+    let start = Instant::now();
+    proves(&stage);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(stage.authd.codes(ALICE), 2);
+    assert_eq!(stage.worker(ALICE).prompt().text, "hello");
+}
+
+#[test]
+fn a_code_whose_verdict_is_lost_is_not_asked_about_again() {
+    let stage = stage();
+    parks(&stage, "hello");
+    stage.authd.drops_codes(true);
+    stage.authd.expect(ALICE, CODE);
+    stage.says(ALICE, CODE);
+    wait(&stage, &["The answer to your code was lost"]);
+    stage.authd.drops_codes(false);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(stage.authd.codes(ALICE), 1);
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    assert_eq!(stage.worker(ALICE).prompt().text, "hello");
+}
+
+#[test]
+fn a_code_while_authd_is_away_is_not_kept_and_said() {
+    let stage = stage();
+    stage.says(BOB, "/help");
+    wait_in(&stage, BOB.private_chat(), &["/lock"]);
+    stage.authd.stop();
+    let start = Instant::now();
+    let code = stage.says(ALICE, CODE);
+    wait(&stage, &["could not be checked"]);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    eventually("it is deleted", || is_deleted(&stage, ALICE, code.message));
+    stage.authd.expect(ALICE, CODE);
+    stage.authd.start();
+    assert!(stage.telegram.repeat_update(code.update.unwrap()));
+    parks(&stage, "hello");
+    assert_eq!(stage.authd.codes(ALICE), 0);
+    assert_nowhere(&stage, CODE);
+}
+
+#[test]
+fn an_authd_that_says_nothing_delays_codes_by_no_more_than_its_deadline() {
+    let stage = stage();
+    parks(&stage, "hello");
+    stage.authd.is_silent(true);
+    let start = Instant::now();
+    stage.says(ALICE, CODE);
+    wait(&stage, &["could not be checked"]);
+    assert!(start.elapsed() < Duration::from_secs(4));
+    stage.authd.is_silent(false);
+    proves(&stage);
+}
+
+/// The text of a code is in no file that the gateway wrote, nor in its log.
+fn assert_nowhere(stage: &Stage, code: &str) {
+    for (path, bytes) in stage.files() {
+        let found = bytes.windows(code.len()).any(|p| p == code.as_bytes());
+        assert!(!found, "{code} is in {}", path.display());
+    }
+    assert!(!stage.log().contains(code));
+}
+
+#[test]
+fn the_text_of_a_code_is_nowhere_on_disk_or_in_the_log() {
+    let mut stage = stage();
+    let codes = ["902417", "KAI-0123z-VWXYZ", "730952"];
+    parks(&stage, "hello");
+    for code in codes {
+        let sent = stage.says(ALICE, code);
+        eventually("it is deleted", || is_deleted(&stage, ALICE, sent.message));
+    }
+    stage.authd.wait_codes(ALICE, 3);
+    // Nor that of a file's caption or of an edit that reads like one.
+    let chat = ALICE.private_chat();
+    let file = stage
+        .telegram
+        .send_file(ALICE, chat, FileKind::Photo, "p", b"p", Some("555666"))
+        .unwrap();
+    assert!(stage.telegram.wait_confirmed(file.update.unwrap(), LONG));
+    let sent = parks(&stage, "to be edited").message;
+    let edit = stage
+        .telegram
+        .edit_text(ALICE, chat, sent, "111222")
+        .unwrap();
+    assert!(stage.telegram.wait_confirmed(edit.update.unwrap(), LONG));
+    for code in codes.into_iter().chain(["555666", "111222"]) {
+        assert_nowhere(&stage, code);
+        assert_nowhere(&stage, &code.to_uppercase());
+    }
+    assert_eq!(stage.authd.codes(ALICE), 3, "an edit is never a code");
+    stage.kill_gateway();
+    for code in codes {
+        assert_nowhere(&stage, code);
+    }
+}
+
+#[test]
+fn a_redelivered_code_is_not_asked_about_twice() {
+    let mut stage = stage();
+    parks(&stage, "hello");
+    // authd takes the code and says nothing; the gateway is killed while it waits.
+    stage.authd.expect(ALICE, CODE);
+    let code = stage.says(ALICE, CODE);
+    stage.authd.wait_codes(ALICE, 1);
+    assert!(stage.telegram.repeat_update(code.update.unwrap()));
+    stage.worker(ALICE).prompt();
+    stage.kill_gateway();
+    stage.start_gateway();
+    assert!(stage.telegram.repeat_update(code.update.unwrap()));
+    let after = stage.says(ALICE, "later");
+    assert!(stage.telegram.wait_confirmed(after.update.unwrap(), LONG));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(stage.authd.codes(ALICE), 1);
+    assert_nowhere(&stage, CODE);
+}
+
+#[test]
+fn a_gateway_killed_between_the_number_and_the_question_never_asks_about_that_code() {
+    let mut stage = stage();
+    parks(&stage, "hello");
+    // The number is committed; authd falls silent before it has the code, which is killed with the
+    // gateway before it can be asked about.
+    stage
+        .telegram
+        .inject(CallFilter::method("getUpdates"), 1, Fault::LoseAnswer);
+    stage.authd.drops_codes(true);
+    let code = stage.says(ALICE, CODE);
+    stage.authd.wait_codes(ALICE, 1);
+    stage.kill_gateway();
+    stage.authd.drops_codes(false);
+    stage.authd.expect(ALICE, CODE);
+    stage.start_gateway();
+    // Telegram was never told to forget it.
+    stage.telegram.repeat_update(code.update.unwrap());
+    wait(&stage, &["Send a code", "1. hello"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(stage.authd.codes(ALICE), 1, "it may have been counted");
+}
+
+#[test]
+fn a_code_that_telegram_does_not_delete_is_left_to_its_sender() {
+    let stage = stage();
+    let deletes = CallFilter::method("deleteMessage");
+    stage.telegram.inject(deletes, 1, Fault::refuse_deletion());
+    proves(&stage);
+    wait(&stage, &["please delete it yourself"]);
+}
+
+#[test]
+fn a_deletion_that_fails_on_the_way_is_tried_again() {
+    let stage = stage();
+    let deletes = CallFilter::method("deleteMessage");
+    stage.telegram.inject(deletes, 2, Fault::ServerError(502));
+    stage.authd.expect(ALICE, CODE);
+    let code = stage.says(ALICE, CODE);
+    eventually("it is deleted", || is_deleted(&stage, ALICE, code.message));
+    assert!(
+        !stage
+            .telegram
+            .transcript(ALICE.private_chat())
+            .contains("yourself")
+    );
+}
+
+#[test]
+fn a_recovery_code_is_taken_and_says_how_many_are_left() {
+    let stage = stage();
+    parks(&stage, "hello");
+    stage.authd.expect(ALICE, "kai-ABCDE-12345");
+    stage.authd.recovery_left(ALICE, 7);
+    stage.says(ALICE, "kai-abcde-12345");
+    wait(&stage, &["Thank you", "recovery code", "Left: 7"]);
+    assert_eq!(stage.worker(ALICE).prompt().text, "hello");
+}
+
+#[test]
+fn lock_stops_what_runs_and_the_next_message_asks_again() {
+    let stage = stage();
+    parks(&stage, "work");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "I begin");
+    wait(&stage, &["I begin"]);
+    stage.says(ALICE, "/lock");
+    assert_eq!(worker.told(), Some(ToWorker::Interrupt));
+    assert_eq!(worker.told(), None, "the connection ends");
+    wait(&stage, &["Locked: what ran or waited is stopped"]);
+    assert!(stage.authd.asked(ALICE).contains(&Asked::Lock));
+    assert!(!stage.broker.has_attach(ALICE));
+    parks(&stage, "more");
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    let worker = stage.worker(ALICE);
+    // What was locked away is not told again.
+    assert_eq!(worker.prompt().text, "more");
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(prompt)));
+    assert!(!reads(&stage, ALICE.private_chat()).contains(&"Stopped.".to_owned()));
+}
+
+#[test]
+fn lock_without_a_second_factor_has_nothing_to_lock() {
+    let stage = stage();
+    stage.says(BOB, "/lock");
+    wait_in(&stage, BOB.private_chat(), &["nothing to lock"]);
+    assert!(!stage.authd.asked(BOB).contains(&Asked::Lock));
+}
+
+#[test]
+fn a_turn_that_outlives_the_grant_is_answered_after_the_next_code() {
+    let stage = stage();
+    parks(&stage, "long work");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "half");
+    wait(&stage, &["half"]);
+    // The absolute end: authd forgets the grant, the broker shuts the connection and refuses another.
+    stage.authd.ends(ALICE);
+    worker.die();
+    stage
+        .broker
+        .attach(ALICE)
+        .refused(gateway_broker::Refusal::SecondFactor);
+    wait(&stage, &["An answer waits: send your code", "long work"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        !stage.broker.has_attach(ALICE),
+        "nothing is tried without a proof"
+    );
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().id, prompt);
+    worker.answer(prompt, "half and half");
+    wait(&stage, &["half and half"]);
+}
+
+#[test]
+fn an_answer_stops_growing_in_the_chat_when_the_proof_ends() {
+    let stage = Stage::with_second_factor("idle: 4s");
+    parks(&stage, "long work");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "shown");
+    wait(&stage, &["shown"]);
+    // Renewed every second while it runs.
+    eventually("it is renewed", || stage.authd.asked_at(ALICE).len() > 5);
+    let asked = stage.authd.asked_at(ALICE);
+    let last: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        last[last.len() - 1] >= Duration::from_millis(900),
+        "{last:?}"
+    );
+    stage.authd.ends(ALICE);
+    wait(&stage, &["An answer waits: send your code"]);
+    worker.text(prompt, " and hidden");
+    worker.finish(prompt, Outcome::Done);
+    std::thread::sleep(Duration::from_millis(1500));
+    let transcript = stage.telegram.transcript(ALICE.private_chat());
+    assert!(!transcript.contains("hidden"), "{transcript}");
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    wait(&stage, &["shown and hidden"]);
+}
+
+#[test]
+fn a_restarted_gateway_holds_the_answer_and_asks_anew_about_the_parked() {
+    let mut stage = Stage::with_second_factor("question: 3s");
+    parks(&stage, "let through");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    stage.authd.ends(ALICE);
+    let parked = stage.says(ALICE, "without proof");
+    assert!(stage.telegram.wait_confirmed(parked.update.unwrap(), LONG));
+    wait(&stage, &["1. without proof"]);
+    std::thread::sleep(Duration::from_millis(200));
+    stage.kill_gateway();
+    let before = stage.telegram.messages(ALICE.private_chat()).len();
+
+    stage.start_gateway();
+
+    let anew = |messages: &[Message]| {
+        let new = &messages[before..];
+        let is_it = |message: &&Message| {
+            message.text().contains("1. without proof") && message.text().contains("let through")
+        };
+        new.iter().find(is_it).cloned()
+    };
+    let asked = stage.telegram.wait_for(ALICE.private_chat(), LONG, anew);
+    assert!(asked.is_ok(), "{}", asked.unwrap_err());
+    assert!(!stage.broker.has_attach(ALICE));
+    // The parked one lapses, the other does not.
+    wait(
+        &stage,
+        &["No code came in time", "An answer waits", "let through"],
+    );
+    assert!(!stage.broker.has_attach(ALICE));
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+    let worker = stage.worker(ALICE);
+    let again = worker.prompt();
+    assert_eq!((again.id, again.text.as_str()), (prompt, "let through"));
+    worker.answer(prompt, "the answer");
+    wait(&stage, &["the answer"]);
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(prompt)));
+    assert_eq!(worker.told_soon(), None);
+}
+
+#[test]
+fn who_must_have_a_second_factor_and_has_none_is_told_whom_to_ask() {
+    let mut stage = Stage::dark();
+    stage.authd.start();
+    stage.broker.require_second_factor();
+    stage.broker.start();
+    stage.start_gateway();
+    for text in ["hello", "/status", "/model opus", CODE] {
+        stage.says(BOB, text);
+    }
+    let chat = BOB.private_chat();
+    eventually("each is answered", || {
+        let told = reads(&stage, chat);
+        told.iter()
+            .filter(|t| t.contains("kai-auth enroll"))
+            .count()
+            == 4
+    });
+    assert!(!stage.broker.has_attach(BOB));
+    stage.says(BOB, "/help");
+    wait_in(&stage, chat, &["/lock"]);
+}
+
+#[test]
+fn a_changed_enrolment_is_said_and_its_codes_are_not_asked_about() {
+    let stage = stage();
+    stage.authd.says(ALICE, Some(Standing::Changed));
+    stage.says(ALICE, "hello");
+    wait(&stage, &["enrol you again"]);
+    let code = stage.says(ALICE, CODE);
+    eventually("it is deleted", || is_deleted(&stage, ALICE, code.message));
+    assert_eq!(stage.authd.codes(ALICE), 0);
+    assert_nowhere(&stage, CODE);
+}
+
+#[test]
+fn an_enrolment_while_a_turn_runs_holds_its_answer() {
+    let stage = stage();
+    stage.says(BOB, "work");
+    let worker = stage.worker(BOB);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    stage.authd.enrol(BOB);
+    worker.die();
+    stage
+        .broker
+        .attach(BOB)
+        .refused(gateway_broker::Refusal::SecondFactor);
+    wait_in(&stage, BOB.private_chat(), &["An answer waits"]);
+    stage.authd.expect(BOB, CODE);
+    stage.says(BOB, CODE);
+    let worker = stage.worker(BOB);
+    assert_eq!(worker.prompt().id, prompt);
+}
+
+#[test]
+fn in_a_group_the_question_asks_for_the_code_in_private_and_one_grant_serves_all_chats() {
+    let stage = stage();
+    let group = stage
+        .telegram
+        .add_group(GroupKind::Supergroup, "team", &[ALICE]);
+    stage.broker.wait_subscribed();
+    stage.broker.reload(&[(ALICE, &[group]), (BOB, &[])]);
+    eventually("the new table is there", || {
+        stage.log().matches("table of users").count() > 1
+    });
+    stage
+        .telegram
+        .send_text(ALICE, group, "in the group")
+        .unwrap();
+    wait_in(&stage, group, &["1. in the group", "in our private chat"]);
+    parks(&stage, "at home");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "in the group");
+    assert_eq!(worker.prompt().text, "at home");
+    wait_in(&stage, group, &["Thank you"]);
+
+    // A code is taken in the group as well; there a bot may not delete it.
+    stage.authd.ends(ALICE);
+    stage.telegram.send_text(ALICE, group, "again").unwrap();
+    wait_in(&stage, group, &["1. again"]);
+    std::thread::sleep(Duration::from_millis(100));
+    stage.authd.expect(ALICE, NEXT);
+    stage.telegram.send_text(ALICE, group, NEXT).unwrap();
+    wait_in(&stage, group, &["please delete it yourself"]);
+    assert_eq!(worker.prompt().text, "again");
+}
+
+#[test]
+fn a_user_without_a_second_factor_is_asked_about_once_a_message() {
+    let stage = stage();
+    stage.says(BOB, "hello");
+    let worker = stage.worker(BOB);
+    let prompt = worker.prompt().id;
+    worker.answer(prompt, "there");
+    wait_in(&stage, BOB.private_chat(), &["there"]);
+    assert_eq!(stage.authd.asked(BOB), [Asked::Standing(None)]);
+}
