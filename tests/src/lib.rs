@@ -1,5 +1,6 @@
 //! What the tests over several processes share: a whole kai with two people, and the word on skipping.
 
+mod account;
 mod second_factor;
 
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, MessageId, UserId};
 use kai_playground::ground::{Daemon, Ground, Names, Options, Person};
 
+pub use account::as_account;
 pub use second_factor::{Authenticator, Enrolled};
 
 /// alice's Telegram id.
