@@ -177,7 +177,7 @@ impl<T: Tree> Host<T> {
                     .as_ref()
                     .is_some_and(|stream| stream.poll_read_ready(cx).is_ready())
             };
-            ready.output = readable(&agent.output, cx);
+            ready.output = agent.listens() && readable(&agent.output, cx);
             ready.errors = readable(&agent.errors, cx);
             ready.to_agent =
                 !agent.unsent.is_empty() && agent.input.poll_write_ready(cx).is_ready();
@@ -200,7 +200,8 @@ impl<T: Tree> Host<T> {
         if ready.errors
             && let Some(agent) = &mut self.agent
         {
-            agent.hear();
+            let heard = agent.hear();
+            self.engine.complained(heard, now, &mut self.effects);
         }
         if ready.children {
             self.reap(now);

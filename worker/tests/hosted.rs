@@ -1,6 +1,8 @@
 //! What a gateway sees of a worker, with a scripted agent.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// Each test uses its own part of the stage.
+#[allow(dead_code)]
 mod stage;
 
 use std::{

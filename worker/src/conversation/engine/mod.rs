@@ -21,6 +21,7 @@ use kai_proto::{
 
 use super::{
     effects::Effects,
+    order::Order,
     turn::{Due, Turn},
 };
 use crate::{
@@ -61,6 +62,10 @@ pub struct Engine {
     budget: Option<u64>,
     started: UnixSeconds,
     agent: Agent,
+    /// What the agent may say next.
+    order: Order,
+    /// Bytes that the agent wrote since the last prompt began.
+    output: u64,
     session: Option<SessionId>,
     running: Option<Turn>,
     queue: VecDeque<Prompt>,
@@ -89,6 +94,8 @@ impl Engine {
             budget: assignment.budget_micro_usd,
             started,
             agent: Agent::Absent,
+            order: Order::default(),
+            output: 0,
             running: None,
             queue: VecDeque::new(),
             anew: false,
@@ -203,6 +210,7 @@ impl Engine {
 
     fn control(&mut self, request: Control<'_>, out: &mut Effects) {
         self.requests = self.requests.wrapping_add(1);
+        self.order.asked(self.requests);
         requests::control(&mut out.lines, self.requests, request);
     }
 
@@ -250,6 +258,7 @@ impl Engine {
                 self.control(Control::SetModel { model: name }, out);
             }
             Agent::Absent | Agent::Leaving => {
+                self.order = Order::begin();
                 self.agent = Agent::Present {
                     model: wanted.clone(),
                     cost: 0,
@@ -261,6 +270,8 @@ impl Engine {
                 });
             }
         }
+        self.output = 0;
+        self.order.prompted();
         requests::user(&mut out.lines, &prompt.text);
     }
 
