@@ -2,10 +2,15 @@
 
 use std::{
     io::{self, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use landlock::RulesetCreated;
 use nix::{
     cmsg_space,
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -71,6 +76,23 @@ pub fn receive_with_descriptor(
         None
     };
     Ok((length, only))
+}
+
+/// Has the program that `command` starts begin in `domain`.
+pub fn confine_at_exec(command: &mut Command, domain: RulesetCreated) {
+    let mut domain = Some(domain);
+    let confine = move || match domain.take() {
+        Some(domain) => domain
+            .restrict_self()
+            .map(drop)
+            .map_err(|_| io::Error::last_os_error()),
+        None => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+    };
+    // SAFETY: between fork and exec the child may only do what is safe in a signal handler, because
+    // another thread may have held a lock; entering a domain is two calls of the kernel.
+    unsafe {
+        command.pre_exec(confine);
+    }
 }
 
 /// Looks once, without waiting, for an ended child among `which`, as waitpid(2) takes it.

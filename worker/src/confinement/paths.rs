@@ -12,6 +12,7 @@ use std::{
 use kai_proto::worker_broker::Assignment;
 
 use super::ruleset::RulesetFailed;
+use crate::tools;
 
 /// What may be done below a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +201,9 @@ pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     }
     if let Some(path) = name_service() {
         add(path, Grant::Read, false);
+    }
+    if let Ok(path) = tools::locate() {
+        add(path, Grant::Execute, false);
     }
     add(assignment.home.clone().into(), Grant::Own, true);
     add(assignment.state.clone().into(), Grant::Own, true);

@@ -53,6 +53,14 @@ pub struct Landlocked {
 /// # Errors
 /// [`RulesetFailed`]; a needed path that is missing, too.
 pub fn restrict(rules: &[Rule], ports: Option<&[u16]>) -> Result<Landlocked, RulesetFailed> {
+    Ok(reached(&prepare(rules, ports)?.restrict_self()?))
+}
+
+/// A domain of these rules that nothing is in yet.
+///
+/// # Errors
+/// As for [`restrict`].
+pub fn prepare(rules: &[Rule], ports: Option<&[u16]>) -> Result<RulesetCreated, RulesetFailed> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ASKED))?
@@ -69,7 +77,7 @@ pub fn restrict(rules: &[Rule], ports: Option<&[u16]>) -> Result<Landlocked, Rul
     for port in ports.unwrap_or_default() {
         created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    Ok(reached(&created.restrict_self()?))
+    Ok(created)
 }
 
 fn add(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, RulesetFailed> {

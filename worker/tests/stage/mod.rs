@@ -154,6 +154,7 @@ impl Place {
                     assignment,
                     key: None,
                     tree: OneChild(None),
+                    enclosure: None,
                     engine,
                     control: its_control,
                     connection: its_gateway.into(),

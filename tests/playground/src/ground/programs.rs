@@ -13,11 +13,12 @@ use std::{
 use super::GroundError;
 
 /// Every program of a whole kai, and those that only the playground has.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "kai-authd",
     "kai-brokerd",
     "kai-gateway",
     "kai-worker",
+    "kai-tools",
     "kai-broker",
     "kai-play-agent",
     "kai-play-launcher",
