@@ -15,7 +15,7 @@ use std::{
             net::UnixStream,
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -27,7 +27,7 @@ use kai_proto::{
     conversation::FromWorker,
     gateway_broker::{Refusal, SecondFactor},
     ids::TelegramId,
-    worker_broker::{Assignment, Clocks},
+    worker_broker::{Assignment, Clocks, Walls},
 };
 use nix::sys::socket::{MsgFlags, send};
 use tracing::{error, info, warn};
@@ -36,6 +36,7 @@ use crate::{
     accounts::Account,
     daemon::{Daemon, unix_now},
     launch::{self, LaunchError, Order, WorkerProgram, World},
+    policy::Confinement,
     second_factor::may_attach,
     users::User,
     workers::{EndReason, Handover, Worker},
@@ -165,7 +166,9 @@ impl Daemon {
         let paths = &self.config.paths;
         let configuration = self.config.file.parent().unwrap_or(Path::new("/etc/kai"));
         let own = [&*paths.run, &*paths.state, &*paths.log, configuration];
-        let world = World::new(&account.home, &state, &own, &self.config.agent.read_paths);
+        let policy = &user.policy;
+        let readable = [&self.config.agent.read_paths[..], &policy.read].concat();
+        let world = World::new(&account.home, &state, &own, &readable, &policy.write);
         let assignment = self.assignment(user, &state, key.is_some());
         Ok(launch::start(Order {
             account,
@@ -181,11 +184,9 @@ impl Daemon {
         let agent = &self.config.agent;
         let limits = &self.config.limits;
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let connect_ports = agent.connect_ports.as_ref().map(|ports| {
-            let mut ports = ports.clone();
-            ports.extend(agent.base_port());
-            ports
-        });
+        let policy = &user.policy;
+        let texts =
+            |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| text(path)).collect() };
         Assignment {
             account: user.account.name.clone(),
             home: text(&user.account.home),
@@ -201,8 +202,14 @@ impl Daemon {
                 turn: user.turn.unwrap_or(limits.turn),
                 tool: limits.tool,
             },
-            connect_ports,
-            read_paths: agent.read_paths.iter().map(|path| text(path)).collect(),
+            connect_ports: policy.connect_ports(agent.connect_ports.as_deref(), agent.base_port()),
+            read_paths: texts(&[&agent.read_paths[..], &policy.read].concat()),
+            walls: Walls {
+                strict: policy.confinement == Confinement::Strict,
+                allow: policy.allow.clone(),
+                write_paths: texts(&policy.write),
+                free: policy.limits.free,
+            },
         }
     }
 }

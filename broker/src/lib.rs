@@ -7,7 +7,7 @@
 //! conversation, and never start anything that is not confined and under another account.
 //!
 //! - [`accounts`]: which local accounts may host a worker;
-//! - [`users`]: `users.yaml`, the table of users;
+//! - [`users`]: `users.yaml`, the table of users; [`policy`] what it says of each one's walls;
 //! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers, [`attach`] what
 //!   becomes of an attach;
 //! - [`workers`]: the table of workers and their lives;
@@ -23,6 +23,7 @@ pub mod capabilities;
 pub mod daemon;
 pub mod gateway;
 pub mod launch;
+pub mod policy;
 pub mod second_factor;
 pub mod strangers;
 pub mod sys;

@@ -206,6 +206,22 @@ pub fn reap(pid: Pid) -> io::Result<Option<Ended>> {
     }
 }
 
+/// The kernel's Landlock ABI, 0 for none: landlock_create_ruleset(2) with its version flag.
+#[must_use]
+pub fn landlock_abi() -> u8 {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with the version flag the kernel takes a null pointer of size 0 and makes nothing.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    u8::try_from(abi).unwrap_or(0)
+}
+
 /// Bytes that were sent on a Unix socket and that the other side has not read (`SIOCOUTQ`).
 ///
 /// # Errors

@@ -229,6 +229,7 @@ fn assignment(place: &Path, has_key: bool) -> Assignment {
         },
         connect_ports: Some(vec![443]),
         read_paths: Vec::new(),
+        walls: kai_proto::worker_broker::Walls::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kai_program::json::printable;
 use kai_proto::{
     admin_broker::{BrokerStatus, Reply, Request, UserStatus, WorkerLife, WorkerStatus},
     ids::Role,
@@ -59,6 +60,10 @@ pub struct UserShown {
     pub uid: u32,
     /// Where the agent's key comes from: `own`, `shared`, or `login`.
     pub key: &'static str,
+    /// `login` for an account that people log in to, `kai` for one that nobody can.
+    pub account_kind: &'static str,
+    /// Each way in which their policy lowers a wall.
+    pub weakened: Vec<String>,
     /// Their worker.
     pub worker: Option<WorkerShown>,
 }
@@ -177,6 +182,13 @@ fn show_user(user: &UserStatus, worker: Option<WorkerShown>, shared_key: bool) -
             (false, true) => "shared",
             (false, false) => "login",
         },
+        account_kind: if user.login { "login" } else { "kai" },
+        // users.yaml is root's, but what it says must not steer the terminal it is shown on.
+        weakened: user
+            .weakened
+            .iter()
+            .map(|words| words.chars().map(printable).collect())
+            .collect(),
         worker,
     }
 }

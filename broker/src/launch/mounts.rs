@@ -48,9 +48,15 @@ pub struct Kept {
 
 impl World {
     /// The world of a worker that has `home` and `state`, on a host where kai's own directories are
-    /// `own` and `readable` may be read.
+    /// `own`, `readable` may be read and `writable` written.
     #[must_use]
-    pub fn new(home: &Path, state: &Path, own: &[&Path], readable: &[PathBuf]) -> Self {
+    pub fn new(
+        home: &Path,
+        state: &Path,
+        own: &[&Path],
+        readable: &[PathBuf],
+        writable: &[PathBuf],
+    ) -> Self {
         let mut hidden: Vec<PathBuf> = ["/home", "/root", "/run"]
             .iter()
             .map(PathBuf::from)
@@ -77,6 +83,11 @@ impl World {
                 needed: true,
             })
             .collect();
+        kept.extend(writable.iter().filter(|path| below(path)).map(|path| Kept {
+            path: path.clone(),
+            read_only: false,
+            needed: false,
+        }));
         let name_service = fs::canonicalize("/etc/resolv.conf").ok();
         kept.extend(
             readable
@@ -214,6 +225,7 @@ mod tests {
                 Path::new("/etc/kai"),
             ],
             &["/opt/tools".into(), "/home/shared".into()],
+            &["/home/drop".into()],
         );
 
         let hidden: Vec<_> = world
@@ -229,6 +241,7 @@ mod tests {
         assert!(kept("/home/alice").is_some_and(|kept| !kept.read_only && kept.needed));
         assert!(kept("/var/lib/kai/users/alice").is_some());
         assert!(kept("/home/shared").is_some_and(|kept| kept.read_only));
+        assert!(kept("/home/drop").is_some_and(|kept| !kept.read_only && !kept.needed));
         assert!(
             kept("/opt/tools").is_none(),
             "is not hidden, so needs no bind"

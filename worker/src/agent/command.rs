@@ -150,6 +150,7 @@ mod tests {
             },
             connect_ports: None,
             read_paths: Vec::new(),
+            walls: kai_proto::worker_broker::Walls::default(),
         }
     }
 

@@ -24,6 +24,9 @@ use nix::{
     unistd::{getpid, getresgid, getresuid},
 };
 
+/// The Landlock ABI of the oldest supported kernel, Debian 12's 6.1 (landlock(7)).
+const OLDEST_LANDLOCK: u8 = 2;
+
 /// Why the worker does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Unconfined {
@@ -48,6 +51,12 @@ pub enum Unconfined {
     /// A Landlock rule could not be made.
     #[error(transparent)]
     Landlock(#[from] ruleset::RulesetFailed),
+    /// The policy is strict, and the kernel holds less than the oldest supported one does.
+    #[error(
+        "this kernel holds Landlock ABI {0}, and `confinement: strict` needs {OLDEST_LANDLOCK} (Linux 5.19): \
+         boot a newer kernel with Landlock among its lsm=, or say `confinement: best-effort` in users.yaml"
+    )]
+    TooLittleLandlock(u8),
     /// The filters could not be installed.
     #[error(transparent)]
     Seccomp(#[from] seccomp::FilterFailed),
@@ -97,7 +106,10 @@ pub fn irrevocably_confine(
         &paths::rules(assignment)?,
         assignment.connect_ports.as_deref(),
     )?;
-    seccomp::install()?;
+    if assignment.walls.strict && landlock.abi < OLDEST_LANDLOCK {
+        return Err(Unconfined::TooLittleLandlock(landlock.abi));
+    }
+    seccomp::install(&assignment.walls.allow, seccomp::Answers::Usual)?;
     one_thread()?;
     let confined = Confined {
         landlock_abi: landlock.abi,

@@ -196,6 +196,9 @@ pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     for path in &assignment.read_paths {
         add(path.into(), Grant::Execute, false);
     }
+    for path in &assignment.walls.write_paths {
+        add(path.into(), Grant::Own, false);
+    }
     for path in agent_directories(&assignment.agent) {
         add(path, Grant::Execute, false);
     }

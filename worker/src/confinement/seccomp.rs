@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use kai_proto::worker_broker::Allowance;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -13,6 +14,7 @@ use seccompiler::{
 
 use super::syscalls::{
     Denied, NO_SUCH_FAMILY, NO_SUCH_PROTOCOL, NOT_PERMITTED, NOT_PERMITTED_HERE, NOT_THERE, When,
+    lifted,
 };
 
 /// Why the filters are not in force.
@@ -26,31 +28,62 @@ pub enum FilterFailed {
     Install(#[from] seccompiler::Error),
 }
 
-/// Puts all filters in force for this thread and what it starts, for good.
+/// Which errno the filters answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// What programs expect of a call that is not permitted, not there, or of a family that is not.
+    Usual,
+    /// This one always: one that the kernel never gives tells a denial by the filter from one by the
+    /// kernel.
+    Marked(i32),
+}
+
+/// Puts all filters in force for this thread and what it starts, for good, but for what `allow` lifts.
 ///
 /// # Errors
 /// [`FilterFailed`]; some filters may then be in force already.
-pub fn install() -> Result<(), FilterFailed> {
-    for program in programs()? {
+pub fn install(allow: &[Allowance], answers: Answers) -> Result<(), FilterFailed> {
+    for program in programs(allow, answers, here()?)? {
         seccompiler::apply_filter(&program)?;
     }
     Ok(())
 }
 
+fn here() -> Result<TargetArch, FilterFailed> {
+    Ok(TargetArch::try_from(std::env::consts::ARCH)?)
+}
+
 /// All filters, as the kernel takes them.
-fn programs() -> Result<Vec<BpfProgram>, FilterFailed> {
+fn programs(
+    allow: &[Allowance],
+    answers: Answers,
+    target: TargetArch,
+) -> Result<Vec<BpfProgram>, FilterFailed> {
     let everywhere = [NOT_PERMITTED, NOT_PERMITTED_HERE].concat();
-    let mut programs = vec![
-        filter(&everywhere, libc::EPERM)?,
-        filter(NOT_THERE, libc::ENOSYS)?,
-        filter(NO_SUCH_FAMILY, libc::EAFNOSUPPORT)?,
-        filter(NO_SUCH_PROTOCOL, libc::EPROTONOSUPPORT)?,
+    let stacked: [(&[Denied], i32); 4] = [
+        (&everywhere, libc::EPERM),
+        (NOT_THERE, libc::ENOSYS),
+        (NO_SUCH_FAMILY, libc::EAFNOSUPPORT),
+        (NO_SUCH_PROTOCOL, libc::EPROTONOSUPPORT),
     ];
+    let mut programs = Vec::with_capacity(5);
+    for (table, usual) in stacked {
+        let errno = match answers {
+            Answers::Usual => usual,
+            Answers::Marked(errno) => errno,
+        };
+        let held = table.iter().filter(|entry| !lifted(entry.call, allow));
+        programs.push(filter(held, errno, target)?);
+    }
     programs.extend(no_x32());
     Ok(programs)
 }
 
-fn filter(table: &[Denied], errno: i32) -> Result<BpfProgram, FilterFailed> {
+fn filter<'a>(
+    table: impl Iterator<Item = &'a Denied>,
+    errno: i32,
+    target: TargetArch,
+) -> Result<BpfProgram, FilterFailed> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for entry in table {
         calls
@@ -58,7 +91,6 @@ fn filter(table: &[Denied], errno: i32) -> Result<BpfProgram, FilterFailed> {
             .or_default()
             .extend(cases(entry.when)?);
     }
-    let target = TargetArch::try_from(std::env::consts::ARCH)?;
     let denial = SeccompAction::Errno(errno.unsigned_abs());
     Ok(SeccompFilter::new(calls, SeccompAction::Allow, denial, target)?.try_into()?)
 }
@@ -152,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_filter_compiles_and_all_together_are_small() {
-        let programs = programs().unwrap();
+        let programs = programs(&[], Answers::Usual, here().unwrap()).unwrap();
 
         let instructions: usize = programs.iter().map(Vec::len).sum();
         assert_eq!(
@@ -180,7 +212,7 @@ mod tests {
             .iter()
             .for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
         // The strictest is the smallest as a signed number, as in seccomp(2).
-        let programs = programs().unwrap();
+        let programs = programs(&[], Answers::Usual, here().unwrap()).unwrap();
         let answers = programs
             .iter()
             .map(|program| run(program, &data).cast_signed());
@@ -304,7 +336,7 @@ mod tests {
         let confined = std::thread::spawn(|| {
             use nix::{errno::Errno, sys::socket};
 
-            install().unwrap();
+            install(&[], Answers::Usual).unwrap();
             let open = |family, protocol| {
                 let flags = socket::SockFlag::empty();
                 socket::socket(family, socket::SockType::Stream, flags, protocol).map(drop)

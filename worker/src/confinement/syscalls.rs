@@ -7,6 +7,8 @@
 //! Left alone on purpose: the setuid family (make(1) breaks without it, and no_new_privs makes it
 //! harmless), extended attributes (`cp -a`), links, inotify, scheduling of one's own.
 
+use kai_proto::worker_broker::Allowance;
+
 /// When a call is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -191,6 +193,48 @@ pub const NOT_PERMITTED_HERE: &[Denied] = &[
 /// Answered with `EPERM`, where these exist.
 #[cfg(target_arch = "aarch64")]
 pub const NOT_PERMITTED_HERE: &[Denied] = &[always(libc::SYS_kexec_file_load, "the host")];
+
+/// What each name under `allow` in users.yaml takes out of the tables. What it opens, and to whom, stands
+/// beside the name in [`Allowance::ALL`].
+pub const LIFTED: &[(Allowance, &[i64])] = &[
+    (
+        Allowance::Ptrace,
+        &[
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_kcmp,
+        ],
+    ),
+    (
+        Allowance::IoUring,
+        &[
+            libc::SYS_io_uring_setup,
+            libc::SYS_io_uring_enter,
+            libc::SYS_io_uring_register,
+        ],
+    ),
+    (Allowance::Perf, &[libc::SYS_perf_event_open]),
+    (
+        Allowance::Keyrings,
+        &[libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key],
+    ),
+    (Allowance::Userfaultfd, &[libc::SYS_userfaultfd]),
+    (Allowance::Personality, &[libc::SYS_personality]),
+    (
+        Allowance::Namespaces,
+        &[libc::SYS_unshare, libc::SYS_setns, libc::SYS_clone],
+    ),
+];
+
+/// True if a policy that allows `allow` leaves `call` open.
+#[must_use]
+pub fn lifted(call: i64, allow: &[Allowance]) -> bool {
+    LIFTED
+        .iter()
+        .any(|(allowance, calls)| allow.contains(allowance) && calls.contains(&call))
+}
 
 /// Answered with `ENOSYS`: the C library then falls back to what can be judged.
 pub const NOT_THERE: &[Denied] = &[always(

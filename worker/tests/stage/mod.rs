@@ -106,6 +106,7 @@ impl Place {
             },
             connect_ports: None,
             read_paths: Vec::new(),
+            walls: kai_proto::worker_broker::Walls::default(),
         };
         Self {
             directory,
