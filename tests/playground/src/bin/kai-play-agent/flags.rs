@@ -147,7 +147,9 @@ Prompts with a meaning of their own, beside shell commands:
   hang              says nothing more, whatever happens
   garbage           writes a line that is not JSON
   bigline N         writes a line of N megabytes
-  flood             writes text until it is interrupted"
+  flood             writes text until it is interrupted
+  lie HOW           writes what an agent must not, floods, or plays dead: session, text,
+                    response, request, late, nul, line, lines, stop, deaf, orphan"
         .to_owned()
 }
 
