@@ -35,7 +35,7 @@ use tracing::{error, info, warn};
 use crate::{
     accounts::Account,
     daemon::{Daemon, unix_now},
-    launch::{self, LaunchError, Order, WorkerProgram, World},
+    launch::{self, LaunchError, LoginFiles, Order, WorkerProgram, World},
     policy::Confinement,
     second_factor::may_attach,
     users::User,
@@ -166,9 +166,24 @@ impl Daemon {
         let paths = &self.config.paths;
         let configuration = self.config.file.parent().unwrap_or(Path::new("/etc/kai"));
         let own = [&*paths.run, &*paths.state, &*paths.log, configuration];
+        let homes = self.users.iter().filter(|other| {
+            let home = &other.account.home;
+            // Those below /home are hidden with it. Others are, unless they are somebody's by name
+            // alone, such as /usr/games.
+            other.account != *account
+                && !home.starts_with("/home")
+                && fs::metadata(home).is_ok_and(|found| found.uid() == other.account.uid.as_raw())
+        });
+        let own: Vec<&Path> = homes.map(|other| &*other.account.home).chain(own).collect();
         let policy = &user.policy;
         let readable = [&self.config.agent.read_paths[..], &policy.read].concat();
-        let world = World::new(&account.home, &state, &own, &readable, &policy.write);
+        let mut world = World::new(&account.home, &state, &own, &readable, &policy.write);
+        world.temporary = policy.limits.tmp;
+        world.login_files = match (account.login, policy.confinement) {
+            (false, _) => LoginFiles::Own,
+            (true, Confinement::Strict) => LoginFiles::ReadOnly,
+            (true, Confinement::BestEffort) => LoginFiles::ReadOnlyIfPossible,
+        };
         let assignment = self.assignment(user, &state, key.is_some());
         Ok(launch::start(Order {
             account,

@@ -165,6 +165,87 @@ pub fn kill(pidfd: &impl AsFd) -> io::Result<()> {
     }
 }
 
+/// A copy of the mount that `at` is in, from `at` down, with what is mounted below it: in no place yet
+/// (open_tree(2), Linux 5.2). A descriptor, and not a path, says which: nothing can be swapped under it.
+///
+/// # Errors
+/// What open_tree(2) answers.
+pub fn clone_tree(at: &impl AsFd) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as libc::c_uint;
+    // SAFETY: the path is a constant string, and the call makes nothing but a descriptor.
+    let tree = unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    match RawFd::try_from(tree) {
+        Ok(tree) if tree >= 0 => {
+            // SAFETY: the number is fresh, and nobody else owns it.
+            Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a copy of [`clone_tree`] read-only, with what is mounted below it (mount_setattr(2), Linux
+/// 5.12).
+///
+/// # Errors
+/// What mount_setattr(2) answers.
+pub fn make_read_only(tree: &impl AsFd) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: path and attributes outlive the call, which is told the attributes' size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as libc::c_uint,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Mounts a copy of [`clone_tree`] on what `at` stands for (move_mount(2), Linux 5.2).
+///
+/// # Errors
+/// What move_mount(2) answers.
+pub fn mount_on(tree: &impl AsFd, at: &impl AsFd) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are constant strings.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// How a child ended and what it and its reaped children took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {

@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn security_md_explains_every_allowance_in_these_words() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../SECURITY.md");
+        let text = std::fs::read_to_string(document).unwrap();
+        for (_, name, opens) in Allowance::ALL {
+            let row = format!("| `{name}` | {opens} |");
+            assert!(text.contains(&row), "SECURITY.md has no row {row}");
+        }
+    }
+
+    #[test]
     fn a_report_of_another_size_or_with_a_strange_bool_is_none() {
         assert_eq!(Report::from_bytes(&[0; Report::BYTES - 1]), None);
         assert_eq!(Report::from_bytes(&[0; Report::BYTES + 1]), None);

@@ -1,4 +1,4 @@
-//! Step 8: limits, umask, session and signals.
+//! Limits, umask, session and signals.
 
 use nix::{
     sys::{

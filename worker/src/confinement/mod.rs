@@ -1,14 +1,6 @@
-//! What the worker does to itself, in the order of SECURITY.md, "The launch", before it has a second
-//! thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread that
-//! exists already would stay outside.
-//!
-//! | | step |
-//! |---|---|
-//! | 14 | first process of its namespace, and one thread |
-//! | 15 | not dumpable |
-//! | 16 | not root, no capability, no_new_privs |
-//! | 17 | Landlock |
-//! | 18 | seccomp |
+//! What the worker does to itself, in the order of [`STEPS`] and of SECURITY.md, "The launch", before it
+//! has a second thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread
+//! that exists already would stay outside.
 
 pub mod paths;
 pub mod ruleset;
@@ -23,6 +15,15 @@ use nix::{
     sys::prctl,
     unistd::{getpid, getresgid, getresuid},
 };
+
+/// The end of the launch in order, in the words of SECURITY.md; what comes before is the broker's.
+pub const STEPS: &[&str] = &[
+    "In the worker: it is the first process of its namespace, and has one thread.",
+    "Not dumpable.",
+    "Not root, no capability, no new privileges: looked at again.",
+    "Landlock; less than the oldest supported kernel has is the end under `confinement: strict`.",
+    "seccomp.",
+];
 
 /// The Landlock ABI of the oldest supported kernel, Debian 12's 6.1 (landlock(7)).
 const OLDEST_LANDLOCK: u8 = 2;
@@ -79,7 +80,7 @@ pub struct Confined {
 pub struct FirstProcess(());
 
 impl FirstProcess {
-    /// Step 14.
+    /// Looks at its own number.
     ///
     /// # Errors
     /// [`Unconfined::NotFirst`].
@@ -91,7 +92,7 @@ impl FirstProcess {
     }
 }
 
-/// Steps 14 to 18, for good.
+/// Does all of [`STEPS`], for good.
 ///
 /// # Errors
 /// The step that failed; the worker must then end.
@@ -126,7 +127,7 @@ fn one_thread() -> Result<(), Unconfined> {
     }
 }
 
-/// Step 16. The broker has done all of it; this is the worker's own look.
+/// The broker has done all of it; this is the worker's own look.
 fn powerless() -> Result<(), Unconfined> {
     let (Ok(uids), Ok(gids)) = (getresuid(), getresgid()) else {
         return Err(Unconfined::Root);
@@ -159,5 +160,23 @@ fn powerless() -> Result<(), Unconfined> {
         false => Err(Unconfined::NoNewPrivileges(io::Error::from(
             io::ErrorKind::Unsupported,
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_md_ends_the_launch_with_the_same_list_in_the_same_order() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../SECURITY.md");
+        let text = std::fs::read_to_string(document).unwrap();
+        let (list, _) = text.split_once("<!-- end of launch -->").unwrap();
+        let (_, list) = list.split_once("<!-- launch -->\n").unwrap();
+        let list = list.replace("\n   ", "");
+        let words = |line: &str| line.split_once(". ").map(|(_, words)| words.to_owned());
+        let all: Vec<String> = list.lines().filter_map(words).collect();
+        assert!(all.len() > STEPS.len());
+        assert_eq!(all[all.len() - STEPS.len()..], *STEPS);
     }
 }

@@ -1,4 +1,4 @@
-//! Step 17: Landlock, from rules to a domain that the worker and all it starts cannot leave.
+//! Landlock, from rules to a domain that the worker and all it starts cannot leave.
 //!
 //! What the kernel does not know is left out, and the status says so. Without Landlock at all the
 //! worker goes on: namespaces and the account are the first wall, and whether a host without

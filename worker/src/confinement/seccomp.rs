@@ -1,4 +1,4 @@
-//! Step 18: seccomp. One filter has one errno, so several are stacked; the kernel runs them all and
+//! Seccomp. One filter has one errno, so several are stacked; the kernel runs them all and
 //! the strictest answer counts.
 //!
 //! A call of another architecture (`int 0x80`) ends the process, by the check at the head of each
