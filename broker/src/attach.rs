@@ -96,7 +96,8 @@ impl Daemon {
         };
         match self.start_worker(user, &connection) {
             Ok(launched) => {
-                let worker = Worker::new(launched, connection, now, unix_now());
+                let mut worker = Worker::new(launched, connection, now, unix_now());
+                worker.turn_limit = Some(user.turn.unwrap_or(self.config.limits.turn));
                 info!(user = %user.entry.name, account = %user.account.name,
                       pid = worker.pid.as_raw(), "worker forked");
                 self.workers.insert(id, worker);

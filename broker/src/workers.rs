@@ -40,6 +40,9 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 /// A worker that was idle for less may have begun a turn that it has not reported yet.
 const REPORT_DELAY: Duration = Duration::from_millis(200);
 
+/// What a worker gets beyond a turn's limit, to interrupt its agent and to end it.
+const TURN_GRACE: Duration = Duration::from_secs(60);
+
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -57,6 +60,8 @@ pub struct Worker {
     pub attached: Option<UnixStream>,
     /// A connection that waits for this worker to be gone.
     pub parked: Option<UnixStream>,
+    /// How long one of its turns may take.
+    pub turn_limit: Option<Duration>,
     started: Instant,
     started_at: UnixSeconds,
     report: Option<Report>,
@@ -77,6 +82,8 @@ pub enum EndReason {
     BadReports,
     /// Its control socket closed.
     Closed,
+    /// It says that a turn runs, for longer than it should have let one run.
+    TurnTooLong,
     /// It had nothing to do for long.
     Idle,
     /// Its user is gone or changed.
@@ -106,6 +113,7 @@ impl Worker {
             life: WorkerLife::Starting,
             attached: Some(attached),
             parked: None,
+            turn_limit: None,
             started: now,
             started_at: at,
             report: None,
@@ -224,6 +232,9 @@ impl Worker {
                 return Some(EndReason::Stuck);
             }
         }
+        if self.turn_due().is_some_and(|due| now >= due) {
+            return Some(EndReason::TurnTooLong);
+        }
         self.idle(now)
             .filter(|idle| *idle >= idle_limit)
             .map(|_| EndReason::Idle)
@@ -239,9 +250,22 @@ impl Worker {
                 // A turn has no idle limit: a moment that has passed would have the loop spin.
                 let in_turn = self.report.as_ref().is_none_or(|report| report.in_turn);
                 let idle = (!in_turn).then(|| self.active + idle_limit);
-                [self.handover_due, idle].into_iter().flatten().min()
+                [self.handover_due, idle, self.turn_due()]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
+    }
+
+    /// When a turn that it says to run must have ended.
+    fn turn_due(&self) -> Option<Instant> {
+        let in_turn = self.report.as_ref().is_some_and(|report| report.in_turn);
+        turn_due(
+            in_turn && self.life == WorkerLife::Live,
+            self.active,
+            self.turn_limit,
+        )
     }
 
     /// How long it lives.
@@ -262,6 +286,13 @@ impl Worker {
             reported: self.reported_at,
         }
     }
+}
+
+/// A worker ends its turns itself. One that does not, with all the time that it takes to end an agent,
+/// would keep its place for ever.
+fn turn_due(in_turn: bool, since: Instant, limit: Option<Duration>) -> Option<Instant> {
+    let limit = limit.filter(|_| in_turn)?;
+    since.checked_add(limit.saturating_add(TURN_GRACE))
 }
 
 /// Counts reports within one second.
@@ -358,6 +389,20 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_that_is_said_to_run_for_ever_has_an_end() {
+        let begin = Instant::now();
+        let hour = Duration::from_secs(3600);
+
+        assert_eq!(
+            turn_due(true, begin, Some(hour)),
+            Some(begin + hour + TURN_GRACE)
+        );
+        assert_eq!(turn_due(false, begin, Some(hour)), None);
+        assert_eq!(turn_due(true, begin, None), None);
+        assert_eq!(turn_due(true, begin, Some(Duration::MAX)), None);
+    }
 
     #[test]
     fn the_eleventh_report_in_a_second_is_one_too_many() {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    os::fd::AsRawFd,
     thread,
     time::{Duration, Instant},
 };
@@ -13,8 +14,13 @@ use kai_emulators::{
     messages_api::{MessagesApi, MessagesApiOptions, Reply},
     prerequisite::found_or_skipped,
 };
-use kai_playground::ground::Agent;
+use kai_playground::{
+    ground::{Agent, Daemon},
+    sys::descriptor_of,
+};
+use kai_proto::worker_broker::{CONTROL_FD, Report};
 use kai_tests::{ALICE, BOB, Kai, is_root};
+use nix::sys::socket::{MsgFlags, send};
 use serde_json::json;
 
 /// alice's made-up key.
@@ -79,6 +85,57 @@ fn an_agent_that_lies_ends_its_own_turn_with_a_sentence_and_nobody_elses() {
         alices,
         "her worker took it all"
     );
+}
+
+#[test]
+fn a_worker_that_floods_the_broker_or_says_what_is_no_report_is_ended_and_bobs_is_not() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    kai.ask(BOB, "say ready", "ready");
+    let bobs = kai.ground.status().unwrap().worker("bob").unwrap().pid;
+    let report = Report {
+        in_turn: false,
+        agent_pid: 1,
+        landlock_abi: 255,
+        landlock_whole: true,
+        seccomp: true,
+        session: [7; 16],
+        turns: u32::MAX,
+    };
+    let bytes = report.to_bytes();
+    let flood = [&bytes[..]; 11];
+
+    for datagrams in [&flood[..], &[&bytes[1..]], &[&[7; 28]], &[&[0; 4096]]] {
+        kai.ask(ALICE, "say ready", "ready");
+        let alices = kai.ground.status().unwrap().worker("alice").unwrap().pid;
+        let control = descriptor_of(alices, CONTROL_FD).unwrap();
+        for datagram in datagrams {
+            // The broker may have ended the worker already.
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            let _ = send(control.as_raw_fd(), datagram, flags);
+        }
+        drop(control);
+        let end = Instant::now() + Duration::from_secs(5);
+        let ended = || {
+            let status = kai.ground.status().unwrap();
+            status
+                .worker("alice")
+                .is_none_or(|worker| worker.pid != alices)
+        };
+        while !ended() {
+            assert!(Instant::now() < end, "{} datagrams", datagrams.len());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    kai.ask(ALICE, "say ready again", "ready again");
+    assert_eq!(
+        kai.ground.status().unwrap().worker("bob").unwrap().pid,
+        bobs
+    );
+    assert!(kai.ground.log(Daemon::Broker).contains("BadReports"));
 }
 
 #[test]
