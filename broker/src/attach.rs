@@ -29,7 +29,10 @@ use kai_proto::{
     ids::TelegramId,
     worker_broker::{Assignment, Clocks, Walls},
 };
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::{
+    socket::{MsgFlags, send},
+    sysinfo::sysinfo,
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -91,10 +94,10 @@ impl Daemon {
                 None => return refuse(&connection, Refusal::TooManyWorkers),
             }
         }
-        let Some(user) = self.users.get(id) else {
+        let Some(user) = self.users.get(id).cloned() else {
             return;
         };
-        match self.start_worker(user, &connection) {
+        match self.start_worker(&user, &connection) {
             Ok(launched) => {
                 let mut worker = Worker::new(launched, connection, now, unix_now());
                 worker.turn_limit = Some(user.turn.unwrap_or(self.config.limits.turn));
@@ -148,7 +151,7 @@ impl Daemon {
 
 impl Daemon {
     fn start_worker(
-        &self,
+        &mut self,
         user: &User,
         connection: &UnixStream,
     ) -> Result<launch::Launched, StartError> {
@@ -186,11 +189,22 @@ impl Daemon {
             (true, Confinement::BestEffort) => LoginFiles::ReadOnlyIfPossible,
         };
         let assignment = self.assignment(user, &state, key.is_some());
+        let cgroup = match &mut self.cgroups {
+            Some(cgroups) => {
+                let memory = sysinfo().map_or(0, |host| host.ram_total());
+                let made = cgroups.child(&policy.limits, memory);
+                Some(made.map_err(StartError::Cgroup)?)
+            }
+            None => None,
+        };
         Ok(launch::start(Order {
             account,
             assignment: &assignment,
             program: WorkerProgram::open(&self.worker_program).map_err(LaunchError::from)?,
             world: &world,
+            network: policy.network,
+            limits: &policy.limits,
+            cgroup,
             connection,
             key,
         })?)
@@ -235,6 +249,8 @@ impl Daemon {
 enum StartError {
     #[error("the directory {0} for the worker's state cannot be used: {1}")]
     State(String, io::Error),
+    #[error("the worker's cgroup cannot be made: {0}; does the broker's unit have Delegate=?")]
+    Cgroup(io::Error),
     #[error("the agent's key cannot be used: {0}")]
     Key(String),
     #[error(transparent)]

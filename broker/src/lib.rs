@@ -12,6 +12,7 @@
 //!   becomes of an attach;
 //! - [`workers`]: the table of workers and their lives;
 //! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word;
+//! - [`cgroups`]: a control group for each worker, where there are any;
 //! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
 //! - [`sys`]: the only unsafe code.
 
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod attach;
 pub mod authd;
 pub mod capabilities;
+pub mod cgroups;
 pub mod daemon;
 pub mod gateway;
 pub mod launch;

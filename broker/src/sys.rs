@@ -25,20 +25,28 @@ pub enum Side {
     },
 }
 
-/// Forks into the new namespaces of `flags` (`CLONE_NEW*`), with clone3(2) of Linux 5.3.
+/// Begins the child in the cgroup of [`libc::clone_args::cgroup`] (Linux 5.7); libc cuts it to an int.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks into the new namespaces of `flags` (`CLONE_NEW*`), with clone3(2) of Linux 5.3, and into a control
+/// group of version 2 if there is one: no moment passes in which the child is in the broker's.
 ///
 /// The caller has exactly one thread; the launch asserts it. Only so is the child's copy of the heap
 /// and of every lock in a known state, and ordinary code may run in it.
 ///
 /// # Errors
 /// What clone3(2) answers.
-pub fn fork_into(flags: u64) -> io::Result<Side> {
+pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data, for which all zeros is valid and means "nothing asked for".
     let mut arguments: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = ptr::from_mut(&mut pidfd) as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
     // SAFETY: without CLONE_VM the child has its own copy of the address space and goes on from here
     // on its own copy of this stack, as after fork(2); the arguments outlive the call.
     let result = unsafe {
@@ -158,6 +166,34 @@ pub fn kill(pidfd: &impl AsFd) -> io::Result<()> {
             0,
         )
     };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Brings a network interface of this namespace up (netdevice(7)).
+///
+/// # Errors
+/// What socket(2) or ioctl(2) answers.
+pub fn raise_interface(name: &str) -> io::Result<()> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is plain data, for which all zeros is valid.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    // One byte stays 0, as the name's end.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == -1 {
         Err(io::Error::last_os_error())
     } else {

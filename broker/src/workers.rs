@@ -32,7 +32,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{launch::Launched, sys};
+use crate::{cgroups::Cgroup, launch::Launched, sys};
 
 /// From the fork to the first report; a worker that takes longer is stuck.
 const START_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,6 +62,7 @@ pub struct Worker {
     pub parked: Option<UnixStream>,
     /// How long one of its turns may take.
     pub turn_limit: Option<Duration>,
+    cgroup: Option<Cgroup>,
     started: Instant,
     started_at: UnixSeconds,
     report: Option<Report>,
@@ -114,6 +115,7 @@ impl Worker {
             attached: Some(attached),
             parked: None,
             turn_limit: None,
+            cgroup: launched.cgroup,
             started: now,
             started_at: at,
             report: None,
@@ -160,6 +162,9 @@ impl Worker {
         self.end_connection();
         // ESRCH: it has ended by itself, and is about to be reaped.
         let _ = sys::kill(&self.pidfd);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
     }
 
     /// Takes what the worker has reported.

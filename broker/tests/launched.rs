@@ -22,6 +22,7 @@ use std::{
 use kai_brokerd::{
     accounts::Account,
     launch::{self, LaunchError, LoginFiles, Order, Step, WorkerProgram, World},
+    policy::{Limits, Network},
     sys,
 };
 use kai_proto::worker_broker::{Assignment, Clocks, Walls};
@@ -52,6 +53,8 @@ struct Place {
     directory: tempfile::TempDir,
     account: Account,
     world: World,
+    network: Network,
+    limits: Limits,
 }
 
 impl Place {
@@ -84,6 +87,8 @@ impl Place {
             directory,
             account,
             world,
+            network: Network::Host,
+            limits: Limits::default(),
         }
     }
 
@@ -108,6 +113,9 @@ impl Place {
             assignment: &assignment,
             program: WorkerProgram::open(&self.path("within")).unwrap(),
             world: &self.world,
+            network: self.network,
+            limits: &self.limits,
+            cgroup: None,
             connection: &its_connection,
             key: None,
         })?;
@@ -353,6 +361,71 @@ fn planted_links_stop_a_strict_launch_and_lead_root_nowhere() {
     ));
 }
 
+fn a_network_of_its_own_has_a_loopback_and_nothing_else() {
+    let mut place = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let interfaces = "tail -n +3 /proc/net/dev | cut -d: -f1 | xargs";
+    // Of Debian's essential packages only perl-base opens sockets.
+    let connect = |port: u16| {
+        format!(
+            "perl -MIO::Socket::INET -e 'IO::Socket::INET->new(PeerAddr=>q(127.0.0.1:{port}), Timeout=>5) or die qq($!)' \
+             && echo CONNECTED"
+        )
+    };
+    assert!(
+        place
+            .launch()
+            .unwrap()
+            .run(&connect(port))
+            .contains("CONNECTED")
+    );
+
+    place.network = Network::None;
+    let mut worker = place.launch().unwrap();
+
+    assert_eq!(worker.run(interfaces), "lo");
+    assert!(worker.run("cat /proc/net/route | tail -n +2").is_empty());
+    assert!(worker.run(&connect(port)).contains("refused"));
+    let own = "perl -MIO::Socket::INET -e '$l=IO::Socket::INET->new(Listen=>1,LocalAddr=>q(127.0.0.1)); \
+        IO::Socket::INET->new(PeerAddr=>q(127.0.0.1), PeerPort=>$l->sockport) or die; print q(CONNECTED)'";
+    assert_eq!(worker.run(own), "CONNECTED", "its own loopback is up");
+    assert_eq!(
+        worker.run("grep CapEff /proc/self/status | cut -f2"),
+        "0000000000000000"
+    );
+}
+
+fn limits_of_the_policy_hold_for_all_that_a_worker_starts() {
+    let mut place = Place::new();
+    place.limits = Limits {
+        processes: 40,
+        files: 300,
+        file_size: Some(1 << 20),
+        ..Limits::default()
+    };
+    place.world.temporary = 16 << 20;
+    let mut worker = place.launch().unwrap();
+
+    assert_eq!(
+        worker
+            .run("ulimit -Hn; ulimit -Hc")
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        ["300", "0"]
+    );
+    let said =
+        worker.run("i=0; while [ $i -lt 60 ]; do sleep 30 >/dev/null 2>&1 & i=$((i+1)); done");
+    assert!(said.contains("ork"), "a fork is refused: {said}");
+    assert_eq!(worker.run("echo still here"), "still here");
+    worker.run("kill -9 -1; true");
+    worker.run("true");
+    worker.run("(trap '' XFSZ; head -c 3000000 /dev/zero > file); true");
+    assert_eq!(worker.run("stat -c %s file"), "1048576");
+    let said = worker.run("head -c 10000000 /dev/zero | split -b 1000000 - /tmp/; head -c 10000000 /dev/zero | split -b 1000000 - /dev/shm/");
+    assert!(said.contains("No space"), "{said}");
+}
+
 fn nothing_is_left_after_a_stop() {
     // Each in a way of its own to outlive its starter.
     let command = "setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1; done' >/dev/null 2>&1 & \
@@ -413,6 +486,14 @@ fn main() {
         (
             "planted_links_stop_a_strict_launch_and_lead_root_nowhere",
             planted_links_stop_a_strict_launch_and_lead_root_nowhere,
+        ),
+        (
+            "a_network_of_its_own_has_a_loopback_and_nothing_else",
+            a_network_of_its_own_has_a_loopback_and_nothing_else,
+        ),
+        (
+            "limits_of_the_policy_hold_for_all_that_a_worker_starts",
+            limits_of_the_policy_hold_for_all_that_a_worker_starts,
         ),
         ("nothing_is_left_after_a_stop", nothing_is_left_after_a_stop),
     ];

@@ -432,6 +432,7 @@ fn failure() -> impl Strategy<Value = Failure> {
         ".{0,100}".prop_map(Failure::Api),
         Just(Failure::WorkerEnded),
         Just(Failure::Disk),
+        Just(Failure::LowSpace),
         Just(Failure::QueueFull),
     ]
 }

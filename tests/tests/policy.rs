@@ -82,7 +82,9 @@ fn a_policy_that_lowers_a_wall_is_shown_as_such_and_opens_what_it_says_and_no_mo
         !open("head -c 20000000 /dev/zero > /tmp/large"),
         "more than tmp"
     );
+    assert!(output(&kai, "ulimit -Hn").contains("300"));
     kai.ask(BOB, "echo bob is here", "bob is here");
+    let hosts = "NET host: open are what listens on localhost";
     let table = kai.ground.broker_command(&["status"]).unwrap();
     let expected = format!(
         "alice: weakened: reads {}; writes {}; allow ptrace",
@@ -90,9 +92,36 @@ fn a_policy_that_lowers_a_wall_is_shown_as_such_and_opens_what_it_says_and_no_mo
         path("write")
     );
     assert!(table.contains(&expected), "{table}");
+    assert!(table.contains(hosts), "{table}");
+    let by = ["cgroup: ", "rlimits: 512 processes, no limit of memory"];
+    assert!(by.iter().any(|by| table.contains(by)), "{table}");
     assert!(!table.contains("bob: weakened"), "{table}");
     assert!(
         table.contains(", kai)"),
         "the kind of account is not in\n{table}"
     );
+}
+
+#[test]
+fn without_a_network_an_agent_works_and_reaches_nothing_of_the_hosts() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|options| options.people[0].keys = vec!["network: none".to_owned()]);
+
+    let seen = output(&kai, "tail -n +3 /proc/net/dev | cut -d: -f1");
+
+    assert!(seen.contains("lo") && seen.contains("[status 0]"), "{seen}");
+    assert!(!seen.contains("eth"), "{seen}");
+    kai.ask(BOB, "echo bob is here", "bob is here");
+    let status: serde_json::Value =
+        serde_json::from_str(&kai.ground.broker_command(&["status", "--json"]).unwrap()).unwrap();
+    let net = |user: usize| {
+        let layers = status["users"][user]["worker"]["layers"]
+            .as_array()
+            .unwrap();
+        let net = layers.iter().find(|layer| layer["name"] == "net").unwrap();
+        net["standing"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([net(0), net(1)], ["on", "off"]);
 }

@@ -429,6 +429,23 @@ fn instructions_of_the_home_and_a_change_of_model_reach_the_agent() {
 }
 
 #[test]
+fn below_the_free_space_of_the_policy_a_turn_is_refused_and_the_agent_never_sees_it() {
+    let mut place = Place::new("turn() { say text; done_; }\nprompts");
+    place.assignment.walls.free = u64::MAX;
+    let mut worker = place.worker();
+    assert_eq!(
+        worker.gateway.ask(1, "x"),
+        (String::new(), failed(Failure::LowSpace))
+    );
+    worker.end();
+
+    place.assignment.walls.free = 4096;
+    let mut worker = place.worker();
+    assert_eq!(worker.gateway.ask(2, "x"), ("text".into(), Outcome::Done));
+    worker.end();
+}
+
+#[test]
 fn what_the_disk_does_not_take_is_said_and_told_again() {
     let place = Place::new("turn() { say text; done_; }\nprompts");
     let mut worker = place.worker();

@@ -7,6 +7,7 @@
 //! | the program | [`program`] |
 //! | socket, fork, exec | [`start`] |
 //! | what is seen of the file system | [`mounts`], `etc`, `login_files` |
+//! | a network of its own | `network` |
 //! | limits, umask, session, signals | [`limits`] |
 //! | ids, the broker's end, no new privileges | [`identity`] |
 //! | descriptors | [`descriptors`] |
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod limits;
 mod login_files;
 pub mod mounts;
+mod network;
 pub mod program;
 
 use std::{
@@ -31,29 +33,33 @@ use std::{
 use kai_proto::{codec, peer, worker_broker::Assignment};
 use nix::{
     fcntl::OFlag,
+    sched::{CloneFlags, unshare},
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair},
     unistd::{Pid, pipe2},
 };
 
 use crate::{
     accounts::Account,
+    cgroups::Cgroup,
+    policy::{Limits, Network},
     sys::{self, Side},
 };
 pub use mounts::{LoginFiles, World};
 pub use program::WorkerProgram;
 
-/// Namespaces that every worker has of its own. The network's is the host's.
-const NAMESPACES: i32 = libc::CLONE_NEWPID
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+/// Namespaces that every worker is forked into; that of cgroups has the group at its root in which its
+/// maker is, and so is made by the child (cgroup_namespaces(7)).
+const NAMESPACES: i32 =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// The launch in order, from 1, in the words of SECURITY.md; the worker's own list goes on from here.
 pub const STEPS: &[&str] = &[
     "The worker's program is root's, as are all directories above it, and nobody else can write them.",
     "The broker has one thread; the control socket is made, and the worker's assignment is in it.",
-    "clone3(2) into new PID, mount, IPC, UTS and cgroup namespaces.",
+    "clone3(2) into new PID, mount, IPC and UTS namespaces, with `network: none` a network namespace, and, where \
+     there is cgroup v2, a cgroup with the user's limits.",
+    "A cgroup namespace, with that cgroup as its root.",
+    "In a network of its own, the loopback is brought up; nothing else is there.",
     "Mounts are private.",
     "/etc is the worker's own: copies of the files that its account may read, the host's directories.",
     "Homes, /root, /run and kai's own directories are hidden; the user's home and state are bound back, and of \
@@ -62,7 +68,7 @@ pub const STEPS: &[&str] = &[
     "/tmp, /var/tmp and /dev/shm are the worker's own, of one size together.",
     "/dev/pts and /dev/mqueue are the worker's own.",
     "A fresh /proc.",
-    "Limits (no cores), umask 077, a session of its own, signals as at first.",
+    "Limits (no cores; without cgroup v2, processes), umask 077, a session of its own, signals as at first.",
     "Groups, group and user ids and the bounding set are the account's, and every way back is tried and fails.",
     "The end of the broker is the end of the worker.",
     "No new privileges.",
@@ -77,8 +83,12 @@ const FAILED: i32 = 70;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
+    /// The cgroup namespace could not be made.
+    OwnCgroups = 1,
+    /// The loopback of a network of its own could not be brought up.
+    Loopback,
     /// Mounts could not be made private.
-    PrivateMounts = 1,
+    PrivateMounts,
     /// What is kept could not be opened before the rest is hidden.
     KeptPaths,
     /// /etc could not be replaced.
@@ -114,7 +124,9 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
+        Self::OwnCgroups,
+        Self::Loopback,
         Self::PrivateMounts,
         Self::KeptPaths,
         Self::OwnEtc,
@@ -142,6 +154,7 @@ impl Step {
                  names: put plain files there, close the account with `usermod --expiredate 1`, or accept \
                  it with `confinement: best-effort`"
             }
+            Self::Loopback => "; `network: none` needs CAP_NET_ADMIN in the broker's unit",
             _ => "",
         }
     }
@@ -187,6 +200,12 @@ pub struct Order<'a> {
     pub program: WorkerProgram,
     /// What the worker sees of the file system.
     pub world: &'a World,
+    /// Whose network it has.
+    pub network: Network,
+    /// What it may take; what is missing in `cgroup`, rlimits hold.
+    pub limits: &'a Limits,
+    /// The control group that it begins in.
+    pub cgroup: Option<Cgroup>,
     /// The gateway's connection.
     pub connection: &'a UnixStream,
     /// The opened file with the agent's key.
@@ -204,6 +223,8 @@ pub struct Launched {
     pub control: OwnedFd,
     /// Ends without a byte at the exec, or carries what [`outcome`] reads.
     pub status: File,
+    /// Its control group, which ends with it.
+    pub cgroup: Option<Cgroup>,
 }
 
 /// Forks a worker and returns at once; whether it came to its exec is read with [`outcome`].
@@ -227,12 +248,18 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
     let assignment = codec::encode(order.assignment)?;
     send(ours.as_raw_fd(), &assignment, MsgFlags::MSG_DONTWAIT).map_err(sockets)?;
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(sockets)?;
-    match sys::fork_into(NAMESPACES as u64).map_err(LaunchError::Fork)? {
+    let mut namespaces = NAMESPACES;
+    if order.network == Network::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let cgroup = order.cgroup.as_ref().map(AsFd::as_fd);
+    match sys::fork_into(namespaces as u64, cgroup).map_err(LaunchError::Fork)? {
         Side::Parent { pid, pidfd } => Ok(Launched {
             pid,
             pidfd,
             control: ours,
             status: File::from(status),
+            cgroup: order.cgroup,
         }),
         Side::Child => {
             // Open here, the broker's end would hide from the child that the broker is gone.
@@ -248,8 +275,12 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
 /// The child's way from root to the worker's program. Returns only if a step failed.
 fn become_worker(order: &Order<'_>, control: &OwnedFd) -> Failed {
     let prepared = (|| {
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|error| (Step::OwnCgroups, error.into()))?;
+        if order.network == Network::None {
+            network::raise_loopback()?;
+        }
         mounts::arrange(order.world, order.account)?;
-        limits::set()?;
+        limits::set(order.limits, order.cgroup.is_some())?;
         identity::become_account(order.account)?;
         identity::end_with_the_broker(control)?;
         identity::give_up_new_privileges()?;

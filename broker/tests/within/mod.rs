@@ -4,7 +4,13 @@
 use std::process::Command;
 
 use kai_proto::worker_broker::CONNECTION_FD;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::{
+    sys::{
+        socket::{MsgFlags, recv, send},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
 
 /// True in a process that the launch made of this program.
 pub fn am_launched() -> bool {
@@ -28,6 +34,11 @@ pub fn serve() {
             .output();
         say(&said.map_or_else(|error| error.to_string().into_bytes(), |said| said.stdout));
         say(&[0]);
+        // The first process of a namespace is the parent of all whose own have ended.
+        while matches!(
+            waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)),
+            Ok(status) if status != WaitStatus::StillAlive
+        ) {}
         line.clear();
     }
 }

@@ -7,6 +7,7 @@ mod agent;
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use crate::{
         command::Start,
         requests::{self, Control},
     },
-    durable::{Answer, Journal},
+    durable::{self, Answer, Journal},
 };
 
 /// Prompts that wait behind the running one.
@@ -60,6 +61,10 @@ pub struct Engine {
     clocks: Clocks,
     model: Option<ModelName>,
     budget: Option<u64>,
+    /// Where the agent and the worker write.
+    homes: [PathBuf; 2],
+    /// Bytes that must be free there before a turn begins.
+    free: u64,
     started: UnixSeconds,
     agent: Agent,
     /// What the agent may say next.
@@ -92,6 +97,8 @@ impl Engine {
             clocks: assignment.clocks,
             model: assignment.model.clone(),
             budget: assignment.budget_micro_usd,
+            homes: [&assignment.home, &assignment.state].map(PathBuf::from),
+            free: assignment.walls.free,
             started,
             agent: Agent::Absent,
             order: Order::default(),
@@ -242,6 +249,9 @@ impl Engine {
             .map(|budget| budget.saturating_sub(self.cost_of_session));
         if left == Some(0) {
             return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Budget), out);
+        }
+        if !durable::has_space(&self.homes.each_ref().map(PathBuf::as_path), self.free) {
+            return self.finish_unrun(prompt.id, Outcome::Failed(Failure::LowSpace), out);
         }
         if let Err(error) = self.journal.begin(prompt.id) {
             tracing::warn!(%error, "a prompt cannot be recorded");
