@@ -146,6 +146,7 @@ fn what_comes_after_a_result_is_in_no_answer() {
     let kai = Kai::start(|_| {});
 
     kai.ask(ALICE, "lie late", "in time");
+    thread::sleep(Duration::from_millis(500));
     kai.ask(ALICE, "say and on", "and on");
 
     thread::sleep(Duration::from_millis(500));

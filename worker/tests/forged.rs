@@ -125,6 +125,7 @@ fn what_an_agent_says_after_its_result_is_in_no_answer_and_ends_it() {
     let mut worker = place.worker();
 
     let first = worker.gateway.ask(1, "late");
+    settle();
     let second = worker.gateway.ask(2, "x");
     let third = worker.gateway.ask(3, "x");
 
@@ -150,6 +151,7 @@ fn work_that_an_agent_begins_by_itself_is_in_nobodys_answer() {
     let mut worker = place.worker();
 
     let first = worker.gateway.ask(1, "leave something");
+    settle();
     let second = worker.gateway.ask(2, "x");
 
     assert_eq!(first, second, "the same process, and only its own words");
@@ -170,6 +172,11 @@ fn colours_and_nuls_in_an_answer_are_text() {
     assert_eq!(text, "a\0b\u{1b}[31mred\u{fffd}\u{fffd}\u{fffd}");
     assert_eq!(outcome, Outcome::Done);
     worker.end();
+}
+
+/// Lets what the agent writes after a result arrive before the next prompt.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(500));
 }
 
 /// The most memory that this process had since the last call, in megabytes.

@@ -5,6 +5,9 @@
 //! `init` and a `result` as well: that answer is nobody's. What comes outside of such a pair, names
 //! another session, asks again what was answered, or answers what was not asked, is not the agent's
 //! protocol, and an agent that writes it is not believed any further.
+//!
+//! An `init` does not say whose it is: work that the agent begins by itself in the moment between a prompt
+//! and its reading of it is taken for the answer.
 
 use std::{
     collections::VecDeque,
