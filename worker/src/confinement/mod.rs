@@ -2,6 +2,9 @@
 //! has a second thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread
 //! that exists already would stay outside.
 
+pub mod calls;
+#[cfg(test)]
+mod judged;
 pub mod paths;
 pub mod ruleset;
 pub mod seccomp;
@@ -107,9 +110,7 @@ pub fn irrevocably_confine(
         &paths::rules(assignment)?,
         assignment.connect_ports.as_deref(),
     )?;
-    if assignment.walls.strict && landlock.abi < OLDEST_LANDLOCK {
-        return Err(Unconfined::TooLittleLandlock(landlock.abi));
-    }
+    enough(assignment.walls.strict, landlock.abi)?;
     seccomp::install(&assignment.walls.allow, seccomp::Answers::Usual)?;
     one_thread()?;
     let confined = Confined {
@@ -118,6 +119,13 @@ pub fn irrevocably_confine(
         seccomp: true,
     };
     Ok((first, confined))
+}
+
+fn enough(strict: bool, landlock_abi: u8) -> Result<(), Unconfined> {
+    if strict && landlock_abi < OLDEST_LANDLOCK {
+        return Err(Unconfined::TooLittleLandlock(landlock_abi));
+    }
+    Ok(())
 }
 
 fn one_thread() -> Result<(), Unconfined> {
@@ -178,5 +186,13 @@ mod tests {
         let all: Vec<String> = list.lines().filter_map(words).collect();
         assert!(all.len() > STEPS.len());
         assert_eq!(all[all.len() - STEPS.len()..], *STEPS);
+    }
+
+    #[test]
+    fn strict_wants_what_the_oldest_supported_kernel_has_and_best_effort_wants_nothing() {
+        for abi in 0..=8 {
+            assert_eq!(enough(true, abi).is_ok(), abi >= 2, "ABI {abi}");
+            assert!(enough(false, abi).is_ok());
+        }
     }
 }
