@@ -3,15 +3,23 @@
 //! An account is resolved once, when the table of users is loaded: name service may be slow or lie
 //! later, and the launch uses the numbers found here. [`judge`] is a pure function of what was found.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kai_proto::ids::AccountName;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use crate::daemon::unix_now;
 
 /// The lowest uid that useradd(8) gives to people (`UID_MIN` in login.defs(5)).
 const FIRST_PERSON: u32 = 1000;
 /// The kernel's overflow uid: whoever has no account shares it.
 const NOBODY: u32 = 65534;
+
+/// Where expiry stands, for root alone.
+const SHADOW: &str = "/etc/shadow";
 
 /// Groups whose members can become root, or read what root alone should.
 const ROOT_EQUIVALENT: [&str; 16] = [
@@ -48,6 +56,8 @@ pub struct Account {
     pub home: PathBuf,
     /// Its login shell.
     pub shell: PathBuf,
+    /// True if people can log in to it, by [`can_log_in`].
+    pub login: bool,
 }
 
 /// Why an account may not host a worker. Each is one sentence that follows the key's name.
@@ -81,6 +91,7 @@ pub enum Unfit {
 /// # Errors
 /// Why the account may not host a worker.
 pub fn resolve(name: &AccountName, gateway: &str) -> Result<Account, Unfit> {
+    let today = unix_now() / (24 * 3600);
     let found = User::from_name(name.as_str())
         .map_err(Unfit::Lookup)?
         .ok_or(Unfit::Missing)?;
@@ -106,8 +117,33 @@ pub fn resolve(name: &AccountName, gateway: &str) -> Result<Account, Unfit> {
         gid: found.gid,
         groups,
         home: found.dir,
+        login: can_log_in(
+            &found.shell,
+            &fs::read_to_string(SHADOW).unwrap_or_default(),
+            name,
+            today,
+        ),
         shell: found.shell,
     })
+}
+
+/// Whether somebody can log in to the account `name` with this shell, on the day `today` since 1970:
+/// the shell is one, and the account has not expired by `shadow`, the text of shadow(5).
+///
+/// A locked password is not enough: sshd(8) lets keys in all the same, and an agent could write itself
+/// an authorized_keys. Expiry (`usermod --expiredate 1`) stops every way in. When in doubt it is an
+/// account that people log in to, which costs nothing but a few read-only files.
+#[must_use]
+pub fn can_log_in(shell: &Path, shadow: &str, name: &AccountName, today: u64) -> bool {
+    let none = shell
+        .file_name()
+        .is_some_and(|name| name == "nologin" || name == "false");
+    let expiry = shadow
+        .lines()
+        .filter_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(':'))
+        // Behind the name: password, last change, least, most, warning, inactive, expiry.
+        .find_map(|rest| rest.split(':').nth(6)?.parse::<u64>().ok());
+    !none && expiry.is_none_or(|day| today < day)
 }
 
 /// Whether an account with this uid, in these groups, may host a worker.
@@ -175,6 +211,26 @@ mod tests {
     #[test]
     fn the_gateways_account_is_refused() {
         assert_eq!(judged("kai-gateway", 1000, &[]), Err(Unfit::Gateway));
+    }
+
+    #[test]
+    fn only_an_account_without_a_shell_or_expired_is_closed_to_people() {
+        let alice = AccountName::try_from("alice".to_owned()).unwrap();
+        let shadow =
+            |expiry: &str| format!("al:!:1:0:9:7::1:\nalice:!:19000:0:99999:7::{expiry}:\n");
+        for (shell, expiry, open) in [
+            ("/bin/bash", "", true),
+            ("", "", true),
+            ("/usr/sbin/nologin", "", false),
+            ("/bin/false", "", false),
+            ("/bin/sh", "1", false),
+            ("/bin/sh", "20000", false),
+            ("/bin/sh", "20001", true),
+        ] {
+            let found = can_log_in(Path::new(shell), &shadow(expiry), &alice, 20_000);
+            assert_eq!(found, open, "{shell} {expiry}");
+        }
+        assert!(can_log_in(Path::new("/bin/sh"), "", &alice, 20_000));
     }
 
     #[test]

@@ -189,6 +189,10 @@ impl Daemon {
             uid: user.account.uid.as_raw(),
             second_factor: user.entry.second_factor,
             own_key: user.key_file.is_some(),
+            login: user.account.login,
+            weakened: user
+                .policy
+                .weakened(self.config.agent.connect_ports.as_deref()),
             worker: self
                 .workers
                 .get(user.entry.id)

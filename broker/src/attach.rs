@@ -17,7 +17,7 @@ use std::{
             net::UnixStream,
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -29,9 +29,12 @@ use kai_proto::{
     gateway_broker::{Refusal, UserEntry},
     grant::Grant,
     ids::TelegramId,
-    worker_broker::{Assignment, Clocks},
+    worker_broker::{Assignment, Clocks, Walls},
 };
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::{
+    socket::{MsgFlags, send},
+    sysinfo::sysinfo,
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -40,8 +43,9 @@ use crate::{
     authd::Purpose,
     daemon::{Daemon, unix_now},
     ending::EndReason,
-    launch::{self, LaunchError, Order, WorkerProgram, World},
+    launch::{self, LaunchError, LoginFiles, Order, WorkerProgram, World},
     pace::Pass,
+    policy::Confinement,
     second_factor::may_attach,
     users::User,
     worker::{Handover, Parked, Proof, Worker},
@@ -133,26 +137,24 @@ impl Daemon {
                 return self.refuse_attach(id, &connection, Refusal::TooManyWorkers);
             }
         }
-        let Some(user) = self.users.get(id) else {
+        let Some(user) = self.users.get(id).cloned() else {
             return;
         };
-        let record = audit::allowed(user, proof.standing, None);
+        let record = audit::allowed(&user, proof.standing, None);
         if self.audit.decide(&record).is_err() {
             return refuse(&connection, Refusal::LaunchFailed);
         }
         if let Some(idle) = in_the_way {
             self.end_worker(idle, EndReason::Idle);
         }
-        let Some(user) = self.users.get(id) else {
-            return;
-        };
-        match self.start_worker(user, &connection) {
+        match self.start_worker(&user, &connection) {
             Ok(launched) => {
                 let pid = launched.pid.as_raw();
-                let recorded = self.audit.decide(&audit::worker_started(user, pid));
+                let recorded = self.audit.decide(&audit::worker_started(&user, pid));
                 info!(user = %user.entry.name, account = %user.account.name, pid, "worker forked");
                 let name = user.entry.name.clone();
-                let worker = Worker::new(launched, name, (connection, proof), now, unix_now());
+                let mut worker = Worker::new(launched, name, (connection, proof), now, unix_now());
+                worker.turn_limit = Some(user.turn.unwrap_or(self.config.limits.turn));
                 self.workers.insert(id, worker);
                 if recorded.is_err() {
                     self.end_worker(id, EndReason::NotRecorded);
@@ -183,7 +185,7 @@ pub(crate) fn authd_user(entry: &UserEntry) -> broker_authd::User {
 
 impl Daemon {
     fn start_worker(
-        &self,
+        &mut self,
         user: &User,
         connection: &UnixStream,
     ) -> Result<launch::Launched, StartError> {
@@ -202,13 +204,41 @@ impl Daemon {
         let paths = &self.config.paths;
         let configuration = self.config.file.parent().unwrap_or(Path::new("/etc/kai"));
         let own = [&*paths.run, &*paths.state, &*paths.log, configuration];
-        let world = World::new(&account.home, &state, &own, &self.config.agent.read_paths);
+        let homes = self.users.iter().filter(|other| {
+            let home = &other.account.home;
+            // Those below /home are hidden with it. Others are, unless they are somebody's by name
+            // alone, such as /usr/games.
+            other.account != *account
+                && !home.starts_with("/home")
+                && fs::metadata(home).is_ok_and(|found| found.uid() == other.account.uid.as_raw())
+        });
+        let own: Vec<&Path> = homes.map(|other| &*other.account.home).chain(own).collect();
+        let policy = &user.policy;
+        let readable = [&self.config.agent.read_paths[..], &policy.read].concat();
+        let mut world = World::new(&account.home, &state, &own, &readable, &policy.write);
+        world.temporary = policy.limits.tmp;
+        world.login_files = match (account.login, policy.confinement) {
+            (false, _) => LoginFiles::Own,
+            (true, Confinement::Strict) => LoginFiles::ReadOnly,
+            (true, Confinement::BestEffort) => LoginFiles::ReadOnlyIfPossible,
+        };
         let assignment = self.assignment(user, &state, key.is_some());
+        let cgroup = match &mut self.cgroups {
+            Some(cgroups) => {
+                let memory = sysinfo().map_or(0, |host| host.ram_total());
+                let made = cgroups.child(&policy.limits, memory);
+                Some(made.map_err(StartError::Cgroup)?)
+            }
+            None => None,
+        };
         Ok(launch::start(Order {
             account,
             assignment: &assignment,
             program: WorkerProgram::open(&self.worker_program).map_err(LaunchError::from)?,
             world: &world,
+            network: policy.network,
+            limits: &policy.limits,
+            cgroup,
             connection,
             key,
         })?)
@@ -218,11 +248,9 @@ impl Daemon {
         let agent = &self.config.agent;
         let limits = &self.config.limits;
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let connect_ports = agent.connect_ports.as_ref().map(|ports| {
-            let mut ports = ports.clone();
-            ports.extend(agent.base_port());
-            ports
-        });
+        let policy = &user.policy;
+        let texts =
+            |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| text(path)).collect() };
         Assignment {
             account: user.account.name.clone(),
             home: text(&user.account.home),
@@ -238,8 +266,14 @@ impl Daemon {
                 turn: user.turn.unwrap_or(limits.turn),
                 tool: limits.tool,
             },
-            connect_ports,
-            read_paths: agent.read_paths.iter().map(|path| text(path)).collect(),
+            connect_ports: policy.connect_ports(agent.connect_ports.as_deref(), agent.base_port()),
+            read_paths: texts(&[&agent.read_paths[..], &policy.read].concat()),
+            walls: Walls {
+                strict: policy.confinement == Confinement::Strict,
+                allow: policy.allow.clone(),
+                write_paths: texts(&policy.write),
+                free: policy.limits.free,
+            },
         }
     }
 }
@@ -249,6 +283,8 @@ impl Daemon {
 enum StartError {
     #[error("the directory {0} for the worker's state cannot be used: {1}")]
     State(String, io::Error),
+    #[error("the worker's cgroup cannot be made: {0}; does the broker's unit have Delegate=?")]
+    Cgroup(io::Error),
     #[error("the agent's key cannot be used: {0}")]
     Key(String),
     #[error(transparent)]

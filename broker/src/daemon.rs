@@ -36,6 +36,7 @@ use crate::{
     audit::{self, Audit, NotRecorded},
     authd::Authd,
     capabilities,
+    cgroups::{self, Cgroups},
     ending::EndReason,
     launch::{self, WorkerProgram},
     pace::Pace,
@@ -101,6 +102,7 @@ pub struct Daemon {
     pub(crate) pace: Pace,
     pub(crate) strangers: Strangers,
     pub(crate) worker_program: PathBuf,
+    pub(crate) cgroups: Option<Cgroups>,
     pub(crate) started: UnixSeconds,
     pub(crate) stopping: bool,
     pub(crate) gateway_uid: Uid,
@@ -149,6 +151,22 @@ pub(crate) fn unix_now() -> UnixSeconds {
         .as_secs()
 }
 
+/// The broker's control groups, or none where rlimits must do.
+fn claim_cgroups() -> Option<Cgroups> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match Cgroups::claim(Path::new(cgroups::MOUNT), &own) {
+        Ok(None) => {
+            info!("no cgroup v2 with memory and pids: limits are rlimits, and memory has none");
+            None
+        }
+        Ok(cgroups) => cgroups,
+        Err(error) => {
+            warn!("cgroup v2 cannot be used, so limits are rlimits, and memory has none: {error}");
+            None
+        }
+    }
+}
+
 impl Daemon {
     fn start(config: Config) -> Result<Self, DaemonError> {
         if !Uid::effective().is_root() {
@@ -168,6 +186,7 @@ impl Daemon {
             .map_err(DaemonError::Listen)?;
         let admin_listener =
             sockets::listen(&sockets::admin_broker(run), None).map_err(DaemonError::Listen)?;
+        let cgroups = claim_cgroups();
         capabilities::keep_only_needed().map_err(DaemonError::Capabilities)?;
         // Not before the sockets: they are the proof that there is no second broker, and a log has one
         // writer.
@@ -197,6 +216,7 @@ impl Daemon {
             workers: Workers::default(),
             strangers: Strangers::default(),
             worker_program,
+            cgroups,
             started: unix_now(),
             stopping: false,
             gateway_uid: gateway.uid,

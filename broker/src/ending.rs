@@ -19,6 +19,8 @@ pub enum EndReason {
     BadReports,
     /// Its control socket closed, which is seen before its end is.
     Closed,
+    /// It says that a turn runs, for longer than it should have let one run.
+    TurnTooLong,
     /// It had nothing to do for long.
     Idle,
     /// Its user is gone or changed.
@@ -44,6 +46,7 @@ impl EndReason {
             Self::Stuck => "stuck",
             Self::BadReports => "bad_reports",
             Self::Closed => "by_itself",
+            Self::TurnTooLong => "turn_too_long",
             Self::Idle => "idle",
             Self::UserChanged => "user_changed",
             Self::ProofEnded(GrantEnd::Idle) => "grant_idle",

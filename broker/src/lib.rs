@@ -7,7 +7,7 @@
 //! conversation, and never start anything that is not confined and under another account.
 //!
 //! - [`accounts`]: which local accounts may host a worker;
-//! - [`users`]: `users.yaml`, the table of users;
+//! - [`users`]: `users.yaml`, the table of users; [`policy`] what it says of each one's walls;
 //! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers;
 //! - [`attach`]: what becomes of an attach, [`pace`] how many are looked at;
 //! - [`workers`]: the table of workers; [`worker`] one and its life, [`ending`] why it ends,
@@ -15,6 +15,7 @@
 //! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word, [`proofs`] what that
 //!   does to attaches and workers;
 //! - [`audit`]: what is written down of all this, before it takes effect;
+//! - [`cgroups`]: a control group for each worker, where there are any;
 //! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
 //! - [`sys`]: the only unsafe code.
 
@@ -24,11 +25,13 @@ pub mod attach;
 pub mod audit;
 pub mod authd;
 pub mod capabilities;
+pub mod cgroups;
 pub mod daemon;
 pub mod ending;
 pub mod gateway;
 pub mod launch;
 pub mod pace;
+pub mod policy;
 pub mod proofs;
 pub mod second_factor;
 pub mod strangers;

@@ -25,20 +25,28 @@ pub enum Side {
     },
 }
 
-/// Forks into the new namespaces of `flags` (`CLONE_NEW*`), with clone3(2) of Linux 5.3.
+/// Begins the child in the cgroup of [`libc::clone_args::cgroup`] (Linux 5.7); libc cuts it to an int.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks into the new namespaces of `flags` (`CLONE_NEW*`), with clone3(2) of Linux 5.3, and into a control
+/// group of version 2 if there is one: no moment passes in which the child is in the broker's.
 ///
 /// The caller has exactly one thread; the launch asserts it. Only so is the child's copy of the heap
 /// and of every lock in a known state, and ordinary code may run in it.
 ///
 /// # Errors
 /// What clone3(2) answers.
-pub fn fork_into(flags: u64) -> io::Result<Side> {
+pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data, for which all zeros is valid and means "nothing asked for".
     let mut arguments: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = ptr::from_mut(&mut pidfd) as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
     // SAFETY: without CLONE_VM the child has its own copy of the address space and goes on from here
     // on its own copy of this stack, as after fork(2); the arguments outlive the call.
     let result = unsafe {
@@ -165,6 +173,115 @@ pub fn kill(pidfd: &impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Brings a network interface of this namespace up (netdevice(7)).
+///
+/// # Errors
+/// What socket(2) or ioctl(2) answers.
+pub fn raise_interface(name: &str) -> io::Result<()> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is plain data, for which all zeros is valid.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    // One byte stays 0, as the name's end.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// A copy of the mount that `at` is in, from `at` down, with what is mounted below it: in no place yet
+/// (open_tree(2), Linux 5.2). A descriptor, and not a path, says which: nothing can be swapped under it.
+///
+/// # Errors
+/// What open_tree(2) answers.
+pub fn clone_tree(at: &impl AsFd) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as libc::c_uint;
+    // SAFETY: the path is a constant string, and the call makes nothing but a descriptor.
+    let tree = unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    match RawFd::try_from(tree) {
+        Ok(tree) if tree >= 0 => {
+            // SAFETY: the number is fresh, and nobody else owns it.
+            Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a copy of [`clone_tree`] read-only, with what is mounted below it (mount_setattr(2), Linux
+/// 5.12).
+///
+/// # Errors
+/// What mount_setattr(2) answers.
+pub fn make_read_only(tree: &impl AsFd) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: path and attributes outlive the call, which is told the attributes' size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as libc::c_uint,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Mounts a copy of [`clone_tree`] on what `at` stands for (move_mount(2), Linux 5.2).
+///
+/// # Errors
+/// What move_mount(2) answers.
+pub fn mount_on(tree: &impl AsFd, at: &impl AsFd) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are constant strings.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// How a child ended and what it and its reaped children took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
@@ -204,6 +321,22 @@ pub fn reap(pid: Pid) -> io::Result<Option<Ended>> {
             }))
         }
     }
+}
+
+/// The kernel's Landlock ABI, 0 for none: landlock_create_ruleset(2) with its version flag.
+#[must_use]
+pub fn landlock_abi() -> u8 {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with the version flag the kernel takes a null pointer of size 0 and makes nothing.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    u8::try_from(abi).unwrap_or(0)
 }
 
 /// Bytes that were sent on a Unix socket and that the other side has not read (`SIOCOUTQ`).

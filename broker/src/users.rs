@@ -1,8 +1,9 @@
 //! `users.yaml`: who may talk to an agent, and under which account.
 //!
 //! Only the broker reads it: root's, 0600, one link, opened once and judged by that descriptor. It is
-//! taken whole or not at all. The keys are those of the Python kai, and `chats`, `api_key_file` and
-//! `second_factor`, which may stand above the list too: for everybody whose entry has none.
+//! taken whole or not at all. The keys are those of the Python kai, `chats`, `api_key_file`, those of
+//! [`policy`](crate::policy), and `second_factor`, which may stand above the list too: for everybody whose
+//! entry has none.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,11 @@ use kai_proto::{
 };
 use tracing::warn;
 
-use crate::accounts::{self, Account};
+use crate::{
+    accounts::{self, Account},
+    policy::{Kernel, Policy},
+    sys,
+};
 
 /// Keys of the Python kai that have no meaning here yet: read, and named in the log.
 const WITHOUT_EFFECT: [&str; 3] = ["github", "home_workspace", "context_window"];
@@ -52,6 +57,8 @@ pub struct User {
     pub budget_micro_usd: Option<u64>,
     /// The longest turn, if it is not the general one.
     pub turn: Option<Duration>,
+    /// What its walls are like.
+    pub policy: Policy,
 }
 
 /// The table of users.
@@ -69,7 +76,10 @@ impl Users {
     pub fn load(config: &Config) -> Result<Self, UsersError> {
         let text = TrustedFile::open(&config.paths.users, Trust::Private)?.read()?;
         let gateway = config.accounts.gateway.as_str();
-        let users = Self::parse(&config.paths.users, &text, |name| {
+        let kernel = Kernel {
+            landlock_abi: sys::landlock_abi(),
+        };
+        let users = Self::parse(&config.paths.users, &text, kernel, |name| {
             accounts::resolve(name, gateway)
         })?;
         for key in users
@@ -85,13 +95,15 @@ impl Users {
         Ok(users)
     }
 
-    /// Reads `text` as if it stood in `file`, with `resolve` to look accounts up.
+    /// Reads `text` as if it stood in `file` on a host with this `kernel`, with `resolve` to look
+    /// accounts up.
     ///
     /// # Errors
     /// The first mistake in it.
     pub fn parse(
         file: &Path,
         text: &str,
+        kernel: Kernel,
         mut resolve: impl FnMut(&AccountName) -> Result<Account, accounts::Unfit>,
     ) -> Result<Self, Mistake> {
         let mut root = Document::parse(file, text)?.into_map()?;
@@ -103,7 +115,12 @@ impl Users {
         let mut seen = Seen::default();
         let mut users = Vec::with_capacity(list.len());
         for node in list {
-            users.push(user(node.into_map()?, rule, &mut resolve, &mut seen)?);
+            users.push(user(
+                node.into_map()?,
+                (rule, kernel),
+                &mut resolve,
+                &mut seen,
+            )?);
         }
         let digest = Digest::of(text.as_bytes());
         Ok(Self { users, digest })
@@ -160,7 +177,7 @@ struct Seen {
 
 fn user(
     mut map: Map,
-    rule: SecondFactor,
+    (rule, kernel): (SecondFactor, Kernel),
     resolve: &mut impl FnMut(&AccountName) -> Result<Account, accounts::Unfit>,
     seen: &mut Seen,
 ) -> Result<User, Mistake> {
@@ -213,6 +230,7 @@ fn user(
                     .map(|n| Duration::from_secs(n.unsigned_abs()))
             })
             .transpose()?,
+        policy: Policy::parse(&mut map, kernel)?,
     };
     for key in WITHOUT_EFFECT {
         if let Some(node) = map.optional(key) {
@@ -281,7 +299,8 @@ mod tests {
 
     fn parse(text: &str) -> Result<Users, String> {
         let mut next = 1000;
-        Users::parse(Path::new("/etc/kai/users.yaml"), text, |name| {
+        let kernel = Kernel { landlock_abi: 2 };
+        Users::parse(Path::new("/etc/kai/users.yaml"), text, kernel, |name| {
             if name.as_str() == "root" {
                 return Err(accounts::Unfit::Root);
             }
@@ -293,6 +312,7 @@ mod tests {
                 groups: vec![],
                 home: format!("/home/{name}").into(),
                 shell: "/bin/sh".into(),
+                login: true,
             })
         })
         .map_err(|mistake| mistake.to_string())
@@ -353,6 +373,14 @@ mod tests {
             (
                 "- {telegram_id: 12, name: b, os_user: b, admin: true}",
                 "is not a key",
+            ),
+            (
+                "- {telegram_id: 12, name: b, os_user: b, ports: [443]}",
+                ":3: `users[1].ports` cannot be held by this kernel",
+            ),
+            (
+                "- {telegram_id: 12, name: b, os_user: b, limits: {memory: much}}",
+                ":3: `users[1].limits.memory` must be a size",
             ),
             (
                 "- {telegram_id: 12, name: b, os_user: b, max_budget: -1}",

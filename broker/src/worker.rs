@@ -34,6 +34,7 @@ use nix::{
 };
 
 use crate::{
+    cgroups::Cgroup,
     ending::{EndReason, LastTurn, REPORT_DELAY},
     launch::Launched,
     sys,
@@ -41,6 +42,9 @@ use crate::{
 
 /// From the fork to the first report; a worker that takes longer is stuck.
 const START_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a worker gets beyond a turn's limit, to interrupt its agent and to end it.
+const TURN_GRACE: Duration = Duration::from_secs(60);
 
 /// What stands behind an attach.
 #[derive(Debug, Clone)]
@@ -79,6 +83,9 @@ pub struct Worker {
     pub proof: Proof,
     /// A connection that waits for this worker to be gone.
     pub parked: Option<Parked>,
+    /// How long one of its turns may take.
+    pub turn_limit: Option<Duration>,
+    cgroup: Option<Cgroup>,
     user: UserName,
     started: Instant,
     started_at: UnixSeconds,
@@ -119,6 +126,8 @@ impl Worker {
             attached: Some(attached),
             proof,
             parked: None,
+            turn_limit: None,
+            cgroup: launched.cgroup,
             user,
             started: now,
             started_at: at,
@@ -207,6 +216,9 @@ impl Worker {
         self.end_connection();
         // ESRCH: it has ended by itself, and is about to be reaped.
         let _ = sys::kill(&self.pidfd);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
     }
 
     /// Takes what the worker has reported.
@@ -284,6 +296,9 @@ impl Worker {
         {
             return Some(last.reason());
         }
+        if self.turn_due().is_some_and(|due| now >= due) {
+            return Some(EndReason::TurnTooLong);
+        }
         self.idle(now)
             .filter(|idle| *idle >= idle_limit)
             .map(|_| EndReason::Idle)
@@ -300,10 +315,20 @@ impl Worker {
                 let in_turn = self.report.as_ref().is_none_or(|report| report.in_turn);
                 let idle = (!in_turn).then(|| self.active + idle_limit);
                 let last_turn = self.last_turn.map(|last| last.next_look(in_turn));
-                let moments = [self.handover_due, idle, last_turn];
+                let moments = [self.handover_due, idle, last_turn, self.turn_due()];
                 moments.into_iter().flatten().min()
             }
         }
+    }
+
+    /// When a turn that it says to run must have ended.
+    fn turn_due(&self) -> Option<Instant> {
+        let in_turn = self.report.as_ref().is_some_and(|report| report.in_turn);
+        turn_due(
+            in_turn && self.life == WorkerLife::Live,
+            self.active,
+            self.turn_limit,
+        )
     }
 
     /// How long it lives.
@@ -344,6 +369,13 @@ impl Worker {
     }
 }
 
+/// A worker ends its turns itself. One that does not, with all the time that it takes to end an agent,
+/// would keep its place for ever.
+fn turn_due(in_turn: bool, since: Instant, limit: Option<Duration>) -> Option<Instant> {
+    let limit = limit.filter(|_| in_turn)?;
+    since.checked_add(limit.saturating_add(TURN_GRACE))
+}
+
 /// Counts reports within one second.
 #[derive(Debug)]
 struct ReportRate {
@@ -371,6 +403,20 @@ impl ReportRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_that_is_said_to_run_for_ever_has_an_end() {
+        let begin = Instant::now();
+        let hour = Duration::from_secs(3600);
+
+        assert_eq!(
+            turn_due(true, begin, Some(hour)),
+            Some(begin + hour + TURN_GRACE)
+        );
+        assert_eq!(turn_due(false, begin, Some(hour)), None);
+        assert_eq!(turn_due(true, begin, None), None);
+        assert_eq!(turn_due(true, begin, Some(Duration::MAX)), None);
+    }
 
     #[test]
     fn the_eleventh_report_in_a_second_is_one_too_many() {

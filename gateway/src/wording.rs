@@ -202,6 +202,9 @@ fn failure(failure: &Failure) -> String {
         Failure::Disk => {
             "Your disk is full or cannot be written: free some space and send your message again."
         }
+        Failure::LowSpace => {
+            "Your disk is nearly full, so no new turn is begun: free some space and send your message again."
+        }
         Failure::QueueFull => {
             "Too many messages are waiting: this one was not taken; send it again later."
         }

@@ -39,6 +39,7 @@ impl Host {
             "kai-brokerd",
             "kai-authd",
             "kai-worker",
+            "kai-tools",
             "kai-broker",
             "kai-auth",
             "claude",

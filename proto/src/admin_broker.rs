@@ -85,6 +85,11 @@ pub struct UserStatus {
     pub second_factor: SecondFactor,
     /// True if the broker hands the agent a key of this user's own.
     pub own_key: bool,
+    /// True if people can log in to the account, so that the files that run at a login are kept from
+    /// the worker.
+    pub login: bool,
+    /// Each way in which the user's policy lowers a wall, in words.
+    pub weakened: Vec<String>,
     /// The worker, if one lives or is ending.
     pub worker: Option<WorkerStatus>,
 }

@@ -151,6 +151,9 @@ pub enum Failure {
     Disk,
     /// As many prompts as a worker keeps are queued.
     QueueFull,
+    /// The file system of the user's home or answers has less free space than `limits.free` of the user's
+    /// policy asks for.
+    LowSpace,
 }
 
 /// A worker about itself, for /status.

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     admin_authd, admin_broker, broker_authd,
@@ -17,7 +17,7 @@ use crate::{
     hello::{AdminHello, Hello},
     ids::{AccountName, ChatId, ModelName, PromptId, Role, SessionId, TelegramId, UserName},
     limits,
-    worker_broker::{Assignment, Clocks, Report},
+    worker_broker::{Allowance, Assignment, Clocks, Report, Walls},
 };
 
 /// Encodes `message`, feeds it to a reader in pieces of the given lengths, and decodes what comes out.
@@ -350,8 +350,8 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
         user_name(),
         role(),
         account(),
-        (any::<(u32, bool)>(), second_factor()),
-        option::of(worker),
+        (any::<(u32, bool, bool)>(), second_factor()),
+        (option::of(worker), vec(".{0,60}", 0..9)),
     );
     let stranger = (telegram_id(), any::<(u64, u32)>()).prop_map(|(id, (last, times))| Stranger {
         id,
@@ -374,7 +374,14 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
             }
         ),
         user.prop_map(
-            |(id, name, role, account, ((uid, own_key), second_factor), worker)| {
+            |(
+                id,
+                name,
+                role,
+                account,
+                ((uid, own_key, login), second_factor),
+                (worker, weakened),
+            )| {
                 Reply::User(UserStatus {
                     id,
                     name,
@@ -383,6 +390,8 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
                     uid,
                     second_factor,
                     own_key,
+                    login,
+                    weakened,
                     worker,
                 })
             }
@@ -423,6 +432,7 @@ fn failure() -> impl Strategy<Value = Failure> {
         ".{0,100}".prop_map(Failure::Api),
         Just(Failure::WorkerEnded),
         Just(Failure::Disk),
+        Just(Failure::LowSpace),
         Just(Failure::QueueFull),
     ]
 }
@@ -488,9 +498,22 @@ fn assignment() -> impl Strategy<Value = Assignment> {
         turn: Duration::from_secs(turn.into()),
         tool: Duration::from_secs(tool.into()),
     });
+    let allow = vec(
+        select(Allowance::ALL.map(|(allowance, _, _)| allowance).to_vec()),
+        0..4,
+    );
+    let walls = (any::<(bool, u64)>(), allow, vec("/[a-z]{0,9}", 0..4)).prop_map(
+        |((strict, free), allow, write_paths)| Walls {
+            strict,
+            allow,
+            write_paths,
+            free,
+        },
+    );
     let reach = (
         option::of(vec(any::<u16>(), 0..9)),
         vec("/[a-z]{0,9}", 0..4),
+        walls,
     );
     (
         account(),
@@ -514,6 +537,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
                 clocks,
                 connect_ports: reach.0,
                 read_paths: reach.1,
+                walls: reach.2,
             },
         )
 }

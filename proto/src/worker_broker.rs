@@ -56,6 +56,92 @@ pub struct Assignment {
     pub connect_ports: Option<Vec<u16>>,
     /// Directories beside the system's that may be read and executed in.
     pub read_paths: Vec<String>,
+    /// What the user's policy makes of the walls that the worker raises itself.
+    pub walls: Walls,
+}
+
+/// What a policy in users.yaml makes of the walls that the worker raises itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Walls {
+    /// True if the worker must not go on without a layer that the oldest supported kernel has.
+    pub strict: bool,
+    /// What seccomp leaves open.
+    pub allow: Vec<Allowance>,
+    /// Paths beside the home that may be written.
+    pub write_paths: Vec<String>,
+    /// Bytes that must be free on the home's file system before a turn begins; 0 for no such rule.
+    pub free: u64,
+}
+
+/// One group of system calls that a policy can leave open, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Allowance {
+    /// Debuggers and tracers.
+    Ptrace,
+    /// Asynchronous calls that no filter sees.
+    IoUring,
+    /// Profilers.
+    Perf,
+    /// Kernel and session keyrings.
+    Keyrings,
+    /// Faults handled by the program itself.
+    Userfaultfd,
+    /// Programs without address randomisation.
+    Personality,
+    /// New namespaces.
+    Namespaces,
+}
+
+impl Allowance {
+    /// All of them: the name in users.yaml, and what it opens.
+    pub const ALL: [(Self, &str, &str); 7] = [
+        (
+            Self::Ptrace,
+            "ptrace",
+            "gdb and strace: a process reads and changes the memory of whatever shares its Landlock \
+             domain",
+        ),
+        (
+            Self::IoUring,
+            "io-uring",
+            "calls that seccomp does not see; a part of the kernel with many past holes",
+        ),
+        (
+            Self::Perf,
+            "perf",
+            "perf(1); a part of the kernel with many past holes",
+        ),
+        (
+            Self::Keyrings,
+            "keyrings",
+            "keyctl(1); keyrings are shared with everything else of the account",
+        ),
+        (
+            Self::Userfaultfd,
+            "userfaultfd",
+            "live migration and some collectors; holds the kernel still in the middle of a copy",
+        ),
+        (
+            Self::Personality,
+            "personality",
+            "setarch(8); programs without address randomisation",
+        ),
+        (
+            Self::Namespaces,
+            "namespaces",
+            "unshare(1), without mounts, which Landlock denies to everybody in it; much of the kernel \
+             opens to who is root in a namespace",
+        ),
+    ];
+
+    /// Its name in users.yaml.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(allowance, _, _)| *allowance == self)
+            .map_or("", |(_, name, _)| name)
+    }
 }
 
 /// The three clocks of a turn.
@@ -173,6 +259,16 @@ mod tests {
 
         for report in [smallest, largest] {
             assert_eq!(Report::from_bytes(&report.to_bytes()), Some(report));
+        }
+    }
+
+    #[test]
+    fn security_md_explains_every_allowance_in_these_words() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../SECURITY.md");
+        let text = std::fs::read_to_string(document).unwrap();
+        for (_, name, opens) in Allowance::ALL {
+            let row = format!("| `{name}` | {opens} |");
+            assert!(text.contains(&row), "SECURITY.md has no row {row}");
         }
     }
 

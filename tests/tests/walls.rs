@@ -168,15 +168,15 @@ fn kai_broker_status_sees_every_layer_from_outside() {
 }
 
 #[test]
-fn a_users_own_key_is_in_no_argument_log_or_environment_but_the_agents() {
+fn a_users_own_key_is_in_no_argument_log_or_environment_but_the_agents_own() {
     if !is_root() {
         return;
     }
     let key = "sk-made-up-key-of-alice-0123456789";
     let kai = Kai::start(|options| options.people[0].api_key = Some(key.to_owned()));
 
-    let said = output(&kai, "env | grep ANTHROPIC_API_KEY");
-    assert!(said.contains(key), "the agent has its key: {said}");
+    let said = output(&kai, "env; cat /proc/[0-9]*/environ");
+    assert!(!said.contains(key), "a tool has the agent's key: {said}");
 
     let status = kai.ground.status().unwrap();
     let worker = status.worker("alice").unwrap();
@@ -192,6 +192,11 @@ fn a_users_own_key_is_in_no_argument_log_or_environment_but_the_agents() {
             );
         }
     }
+    let environment = fs::read(format!("/proc/{agent}/environ")).unwrap();
+    assert!(
+        String::from_utf8_lossy(&environment).contains(key),
+        "the agent has its key"
+    );
     let arguments = fs::read(format!("/proc/{agent}/cmdline")).unwrap();
     assert!(!String::from_utf8_lossy(&arguments).contains(key));
     for daemon in Daemon::ALL {

@@ -29,6 +29,8 @@ use tokio::{
 use crate::{
     agent::{
         command::{self, Start},
+        enclosure::Enclosure,
+        planted,
         process::{self, Agent},
         tree::{Reaped, Tree},
     },
@@ -60,6 +62,7 @@ pub struct Host<T> {
     assignment: Assignment,
     key: Option<Key>,
     tree: T,
+    enclosure: Option<Enclosure>,
     engine: Engine,
     effects: Effects,
     link: Option<Link>,
@@ -111,6 +114,9 @@ pub struct Parts<T> {
     pub key: Option<Key>,
     /// The processes below the worker.
     pub tree: T,
+    /// What is put around the agent. None leaves it where the worker is, for tests of the host
+    /// alone.
+    pub enclosure: Option<Enclosure>,
     /// The conversation.
     pub engine: Engine,
     /// The broker's control socket.
@@ -134,6 +140,7 @@ impl<T: Tree> Host<T> {
             assignment: parts.assignment,
             key: parts.key,
             tree: parts.tree,
+            enclosure: parts.enclosure,
             engine: parts.engine,
             effects: Effects::default(),
             link: None,
@@ -177,7 +184,7 @@ impl<T: Tree> Host<T> {
                     .as_ref()
                     .is_some_and(|stream| stream.poll_read_ready(cx).is_ready())
             };
-            ready.output = readable(&agent.output, cx);
+            ready.output = agent.listens() && readable(&agent.output, cx);
             ready.errors = readable(&agent.errors, cx);
             ready.to_agent =
                 !agent.unsent.is_empty() && agent.input.poll_write_ready(cx).is_ready();
@@ -200,7 +207,8 @@ impl<T: Tree> Host<T> {
         if ready.errors
             && let Some(agent) = &mut self.agent
         {
-            agent.hear();
+            let heard = agent.hear();
+            self.engine.complained(heard, now, &mut self.effects);
         }
         if ready.children {
             self.reap(now);
@@ -400,12 +408,19 @@ impl<T: Tree> Host<T> {
         let home = Path::new(&self.assignment.home);
         let key = self.key.as_ref().map(|key| key.as_str());
         let started = command::private_tmp().and_then(|tmp| {
-            let command = command::command(&self.assignment, key, start, &tmp);
+            planted::make_harmless(home)?;
+            let mut command = command::command(&self.assignment, key, start, &tmp);
+            if let Some(enclosure) = &self.enclosure {
+                enclosure.put_around(&mut command)?;
+            }
             Agent::start(command, command::instructions(home).as_deref())
         });
         match started {
             Ok(agent) => {
                 self.tree.started(agent.pid);
+                if self.enclosure.is_some() {
+                    Enclosure::started(agent.pid);
+                }
                 self.agent = Some(agent);
             }
             Err(error) => {

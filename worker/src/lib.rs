@@ -14,6 +14,7 @@ pub mod host;
 pub mod inherited;
 pub mod reports;
 mod sys;
+pub mod tools;
 
 use std::{
     ffi::OsString,
@@ -26,6 +27,7 @@ use kai_program::{config::LogLevel, log};
 use kai_proto::worker_broker::Report;
 
 use crate::{
+    agent::enclosure::Enclosure,
     confinement::Confined,
     conversation::engine::Engine,
     durable::Journal,
@@ -105,6 +107,7 @@ fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
         key,
     } = inherited;
     let (tree, confined) = confinement::irrevocably_confine(&assignment)?;
+    let enclosure = Enclosure::new(&assignment, tools::locate()?)?;
     let journal = Journal::open(Path::new(&assignment.state))?;
     let started = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -123,6 +126,7 @@ fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
             assignment,
             key,
             tree,
+            enclosure: Some(enclosure),
             engine,
             control,
             connection,

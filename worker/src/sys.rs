@@ -2,10 +2,15 @@
 
 use std::{
     io::{self, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use landlock::RulesetCreated;
 use nix::{
     cmsg_space,
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -73,6 +78,23 @@ pub fn receive_with_descriptor(
     Ok((length, only))
 }
 
+/// Has the program that `command` starts begin in `domain`.
+pub fn confine_at_exec(command: &mut Command, domain: RulesetCreated) {
+    let mut domain = Some(domain);
+    let confine = move || match domain.take() {
+        Some(domain) => domain
+            .restrict_self()
+            .map(drop)
+            .map_err(|_| io::Error::last_os_error()),
+        None => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+    };
+    // SAFETY: between fork and exec the child may only do what is safe in a signal handler, because
+    // another thread may have held a lock; entering a domain is two calls of the kernel.
+    unsafe {
+        command.pre_exec(confine);
+    }
+}
+
 /// Looks once, without waiting, for an ended child among `which`, as waitpid(2) takes it.
 ///
 /// nix's own waitpid knows no real-time signals, and forgets the child that one of them ended.
@@ -97,5 +119,18 @@ pub fn reap(which: Pid) -> Reaped {
                 };
             }
         }
+    }
+}
+
+/// Makes a call by its number, and gives its errno, 0 if it had none.
+#[cfg(test)]
+pub fn errno_of(call: i64, arguments: [u64; 6]) -> i32 {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: only for calls that a filter denies before the kernel looks at any argument.
+    let answered = unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    if answered == -1 {
+        io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    } else {
+        0
     }
 }

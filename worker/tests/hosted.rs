@@ -1,6 +1,8 @@
 //! What a gateway sees of a worker, with a scripted agent.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// Each test uses its own part of the stage.
+#[allow(dead_code)]
 mod stage;
 
 use std::{
@@ -423,6 +425,23 @@ fn instructions_of_the_home_and_a_change_of_model_reach_the_agent() {
     assert!(models[1].contains(r#""model":"opus""#));
     assert_eq!(models[1], models[2], "nothing is said when nothing changes");
     assert!(models[3].contains(r#""model":"default""#));
+    worker.end();
+}
+
+#[test]
+fn below_the_free_space_of_the_policy_a_turn_is_refused_and_the_agent_never_sees_it() {
+    let mut place = Place::new("turn() { say text; done_; }\nprompts");
+    place.assignment.walls.free = u64::MAX;
+    let mut worker = place.worker();
+    assert_eq!(
+        worker.gateway.ask(1, "x"),
+        (String::new(), failed(Failure::LowSpace))
+    );
+    worker.end();
+
+    place.assignment.walls.free = 4096;
+    let mut worker = place.worker();
+    assert_eq!(worker.gateway.ask(2, "x"), ("text".into(), Outcome::Done));
     worker.end();
 }
 

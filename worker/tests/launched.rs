@@ -34,14 +34,18 @@ use nix::{
 /// An account that nobody has.
 const ACCOUNT: u32 = 61_234;
 
-/// Runs each prompt as a command and answers with what it writes.
+/// Runs each prompt as a command of a tool and answers with what it writes; as its own command, if
+/// `agent ` stands before it.
 const AGENT: &str = r#"#!/bin/sh
 export AGENT=$$
+as_agent() { sh -c "${command#agent }"; }
+as_tool() { "$CLAUDE_CODE_SHELL" -c "$command"; }
 out() { printf '%s\n' "$1"; }
 while read -r line; do case $line in *'"type":"user"'*)
     command=${line#*'"content":"'}; command=${command%'"}}'}
     out '{"type":"system","subtype":"init","session_id":"2c797a4c-d557-4c2e-a63c-9f6b29bafb1b"}'
-    text=$(sh -c "$command" 2>&1 | tr '\n"\\' '   ')
+    case $command in 'agent '*) as=as_agent;; *) as=as_tool;; esac
+    text=$($as 2>&1 | tr '\n"\\' '   ')
     out '{"type":"stream_event","parent_tool_use_id":null,"event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'"$text"'"}}}'
     out '{"type":"result","subtype":"success","is_error":false,"result":"","total_cost_usd":0}'
 esac; done
@@ -92,6 +96,7 @@ impl Launched {
         fs::write(path("program/agent"), AGENT).unwrap();
         fs::set_permissions(path("program/agent"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_kai-worker"), path("program/kai-worker")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_kai-tools"), path("program/kai-tools")).unwrap();
         fs::write(path("outside"), "everybody may read this").unwrap();
         fs::write(path("key"), key.unwrap_or_default()).unwrap();
         let assignment = assignment(place.path(), key.is_some());
@@ -224,6 +229,7 @@ fn assignment(place: &Path, has_key: bool) -> Assignment {
         },
         connect_ports: Some(vec![443]),
         read_paths: Vec::new(),
+        walls: kai_proto::worker_broker::Walls::default(),
     }
 }
 
@@ -258,8 +264,14 @@ fn the_agent_works_and_the_walls_stand() {
         ("unshare --user true".into(), "Operation not permitted"),
         ("unshare --mount true".into(), "Operation not permitted"),
         ("mount -t tmpfs x /tmp".into(), ""),
-        ("echo forged > /proc/$AGENT/fd/1".into(), "No such device"),
-        ("echo forged > /proc/$AGENT/fd/0".into(), "No such device"),
+        (
+            "agent echo forged > /proc/$AGENT/fd/1".into(),
+            "No such device",
+        ),
+        (
+            "agent echo forged > /proc/$AGENT/fd/0".into(),
+            "No such device",
+        ),
     ] {
         let said = run(&format!("{command} && echo REACHED"));
         assert!(
@@ -278,11 +290,15 @@ fn the_key_is_in_the_agents_environment_and_nowhere_in_the_workers_reach() {
     }
     let mut launched = Launched::new(Some("sk-made-up\n"));
 
-    assert_eq!(launched.run("echo $ANTHROPIC_API_KEY").trim(), "sk-made-up");
+    assert_eq!(
+        launched.run("agent echo $ANTHROPIC_API_KEY").trim(),
+        "sk-made-up"
+    );
+    assert_eq!(launched.run("echo $ANTHROPIC_API_KEY").trim(), "");
     // Standard input is the agent's own; the gateway's and the broker's sockets are not there.
     assert_eq!(
         launched
-            .run("readlink /proc/self/fd/* | grep -c socket")
+            .run("agent readlink /proc/self/fd/* | grep -c socket")
             .trim(),
         "1"
     );
@@ -340,4 +356,138 @@ fn the_worker_ends_when_the_broker_does_and_leaves_nothing() {
                 .is_ok_and(|words| words == b"sleep\x0054321\0")
         });
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_tool_reaches_neither_the_agent_nor_the_workers_state() {
+    if !can_run() {
+        return;
+    }
+    let mut launched = Launched::new(Some("sk-made-up\n"));
+    let abi = launched.report().landlock_abi;
+    let state = launched.place.path().join("state").display().to_string();
+    launched.run("echo x > file; ln -s /proc/$AGENT/environ link");
+
+    let refusals = [
+        ("cat /proc/$AGENT/environ", 1),
+        ("cat link", 1),
+        ("cat /proc/$AGENT/mem", 1),
+        ("cat /proc/$AGENT/maps", 1),
+        ("readlink /proc/$AGENT/fd/0", 1),
+        ("timeout 2 cat /proc/$AGENT/fd/10", 1),
+        ("readlink /proc/$AGENT/cwd", 1),
+        ("readlink /proc/$AGENT/exe", 1),
+        ("ls /proc/$AGENT/root/", 1),
+        ("echo forged > /proc/$AGENT/fd/0", 1),
+        ("echo forged > /proc/$AGENT/fd/1", 1),
+        ("echo forged > /proc/1/fd/3", 1),
+        ("cat /proc/1/environ", 1),
+        // Between threads of one domain it is a matter of course, so the parents are looked at too.
+        (
+            "for file in /proc/[0-9]*/environ; do grep -q sk-made-up $file && exit 0; done; exit 1",
+            1,
+        ),
+        ("kill -0 $AGENT", 6),
+        ("kill -9 $AGENT", 6),
+        ("kill -9 1", 6),
+    ];
+    for (command, from_abi) in refusals {
+        if abi < from_abi {
+            continue;
+        }
+        let said = launched.run(&format!("{command} && echo REACHED"));
+        assert!(!said.contains("REACHED"), "{command}: {said}");
+    }
+    // Neither the agent nor its tools.
+    for command in [
+        format!("ls {state}"),
+        format!("cat {state}/session"),
+        format!("echo x > {state}/x"),
+        format!("ln -sf /bin/true {state}/tools/bash; readlink {state}/tools/bash | grep true"),
+        format!("rm -rf {state}/tools && ! ls {state}/tools/bash"),
+    ] {
+        for who in ["", "agent "] {
+            let said = launched.run(&format!("{who}{command} && echo REACHED"));
+            assert!(!said.contains("REACHED"), "{who}{command}: {said}");
+        }
+    }
+    assert_eq!(
+        launched
+            .run("env | grep -c -e ANTHROPIC -e CLAUDE -e sk-made-up")
+            .trim(),
+        "0"
+    );
+    assert_eq!(launched.run("echo $SHELL").trim(), "/bin/bash");
+    assert!(
+        launched
+            .run("mkdir d e; echo y > d/f; mv d/f e/ && cat e/f")
+            .contains('y')
+    );
+    assert!(
+        launched
+            .run("sleep 50 & kill $! && echo ended")
+            .contains("ended")
+    );
+}
+
+#[test]
+fn without_memory_the_tools_go_first_then_the_agent_then_the_worker() {
+    if !can_run() {
+        return;
+    }
+    let mut launched = Launched::new(None);
+    let mut score = |command: &str| -> i32 { launched.run(command).trim().parse().unwrap() };
+
+    let worker = score("cat /proc/1/oom_score_adj");
+    let agent = score("cat /proc/$AGENT/oom_score_adj");
+    let tool = score("cat /proc/self/oom_score_adj");
+
+    assert!(worker < agent && agent < tool, "{worker}, {agent}, {tool}");
+}
+
+#[test]
+fn a_shell_by_the_prefix_and_the_agents_own_git_are_kept_out_as_well() {
+    if !can_run() {
+        return;
+    }
+    let mut launched = Launched::new(Some("sk-made-up\n"));
+
+    let by_prefix =
+        launched.run("agent $CLAUDE_CODE_SHELL_PREFIX 'env; cat /proc/$AGENT/environ; echo end'");
+    assert!(
+        by_prefix.contains("end") && !by_prefix.contains("sk-made-up"),
+        "{by_prefix}"
+    );
+
+    // What a repository names in its configuration, the agent's own calls of git start.
+    launched.run("git init -q . && git config core.fsmonitor 'env > $HOME/planted; cat /proc/$AGENT/environ >> $HOME/planted; false'");
+    launched.run("agent git status --short");
+    let planted = launched.run("cat planted");
+    assert!(
+        planted.contains("HOME=") && !planted.contains("sk-made-up"),
+        "{planted}"
+    );
+    let path = launched.run("agent echo $PATH");
+    assert!(!path.contains(".local"), "{path}");
+}
+
+#[test]
+fn what_a_tool_plants_for_the_agents_next_start_is_gone_by_then() {
+    if !can_run() {
+        return;
+    }
+    let mut launched = Launched::new(None);
+    launched.run("printf '%s' '{\\u0022a\\u0022:1,\\u0022env\\u0022:{}}' | sed 's/.u0022/\\x22/g' > .claude.json; mkdir -p .claude; echo x > .claude/remote-settings.json");
+    assert!(launched.run("cat .claude.json").contains("env"));
+    let mut frame = Vec::new();
+    codec::encode_frame(&ToWorker::NewSession, &mut frame).unwrap();
+    launched.gateway.write_all(&frame).unwrap();
+    while !matches!(launched.next(), FromWorker::Description(_)) {}
+
+    let found = launched.run("cat .claude.json; ls .claude");
+
+    assert!(
+        found.contains("a") && !found.contains("env") && !found.contains("remote"),
+        "{found}"
+    );
 }

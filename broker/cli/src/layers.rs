@@ -3,7 +3,7 @@
 use kai_proto::worker_broker::Report;
 use serde::Serialize;
 
-use crate::proc::{self, NAMESPACES, ProcStatus, Tree};
+use crate::proc::{self, Bounds, NAMESPACES, ProcStatus, Tree};
 
 /// How a layer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,7 +73,29 @@ pub fn judge(pid: u32, uid: u32, tree: &Tree, report: Option<&Report>) -> Vec<La
         });
     }
     layers.push(landlock(report));
+    layers.push(limits(proc::bounds(pid)));
     layers
+}
+
+fn limits(bounds: Option<Bounds>) -> Layer {
+    let (standing, detail) = match bounds {
+        None => (Standing::Missing, String::new()),
+        Some(Bounds::Cgroup { memory, processes }) => {
+            let mib = memory.parse::<u64>().unwrap_or(0) >> 20;
+            let detail = format!("cgroup: {mib} MiB, {processes} processes");
+            (Standing::On, detail)
+        }
+        Some(Bounds::Rlimits { processes }) => {
+            let detail = format!("rlimits: {processes} processes, no limit of memory");
+            (Standing::On, detail)
+        }
+    };
+    Layer {
+        name: "limits",
+        standing,
+        witness: Witness::Proc,
+        detail,
+    }
 }
 
 fn by_proc(name: &'static str, holds: bool) -> Layer {
@@ -131,6 +153,9 @@ mod tests {
     #[test]
     fn a_worker_without_a_process_has_no_layer() {
         let layers = judge(u32::MAX, 1000, &Tree::default(), None);
-        assert!(layers.iter().all(|layer| layer.standing != Standing::On));
+        assert!(
+            layers.iter().all(|layer| layer.standing != Standing::On),
+            "{layers:?}"
+        );
     }
 }

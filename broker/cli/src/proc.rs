@@ -75,6 +75,55 @@ pub fn threads(pid: u32) -> Vec<ProcStatus> {
         .collect()
 }
 
+/// What bounds all that a worker starts, as read from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bounds {
+    /// A control group of version 2: bytes of memory and processes, in the kernel's words.
+    Cgroup {
+        /// `memory.max`.
+        memory: String,
+        /// `pids.max`.
+        processes: String,
+    },
+    /// Rlimits: processes of the whole account, and no bound on memory.
+    Rlimits {
+        /// The hard limit.
+        processes: String,
+    },
+}
+
+/// The bounds of a process; none if it has none, or is gone.
+#[must_use]
+pub fn bounds(pid: u32) -> Option<Bounds> {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    in_cgroup(&PathBuf::from("/sys/fs/cgroup"), group).or_else(|| by_rlimits(&limits))
+}
+
+fn in_cgroup(mount: &std::path::Path, group: Option<&str>) -> Option<Bounds> {
+    let directory = mount.join(group?.trim_start_matches('/'));
+    let read = |file: &str| {
+        let text = fs::read_to_string(directory.join(file)).ok()?;
+        let text = text.trim().to_owned();
+        (text != "max").then_some(text)
+    };
+    Some(Bounds::Cgroup {
+        memory: read("memory.max")?,
+        processes: read("pids.max")?,
+    })
+}
+
+fn by_rlimits(limits: &str) -> Option<Bounds> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max processes"))?;
+    let hard = line.split_whitespace().nth(1)?;
+    (hard != "unlimited").then(|| Bounds::Rlimits {
+        processes: hard.to_owned(),
+    })
+}
+
 /// What a namespace of a process is called; the same name is the same namespace.
 #[must_use]
 pub fn namespace(pid: &str, kind: &str) -> Option<PathBuf> {
@@ -174,5 +223,37 @@ mod tests {
     fn a_process_cannot_forge_its_times_by_its_name() {
         let stat = "7 (evil) 9 9 9) S 1 7 7 0 -1 0 0 0 0 0 11 22 33 44 20 0 1 0";
         assert_eq!(parse_ticks(stat), Some(110));
+    }
+
+    #[test]
+    fn bounds_are_those_of_the_cgroup_and_else_of_the_rlimits() {
+        let mount = tempfile::tempdir().unwrap();
+        let group = mount.path().join("system.slice/worker-1");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("memory.max"), "4294967296\n").unwrap();
+        fs::write(group.join("pids.max"), "512\n").unwrap();
+
+        assert_eq!(
+            in_cgroup(mount.path(), Some("/system.slice/worker-1")),
+            Some(Bounds::Cgroup {
+                memory: "4294967296".to_owned(),
+                processes: "512".to_owned(),
+            })
+        );
+        fs::write(group.join("memory.max"), "max\n").unwrap();
+        assert_eq!(
+            in_cgroup(mount.path(), Some("/system.slice/worker-1")),
+            None
+        );
+        let limits = |hard: &str| {
+            format!("Max open files 1 2 files\nMax processes             512   {hard} processes\n")
+        };
+        assert_eq!(
+            by_rlimits(&limits("1024")),
+            Some(Bounds::Rlimits {
+                processes: "1024".to_owned(),
+            })
+        );
+        assert_eq!(by_rlimits(&limits("unlimited")), None);
     }
 }

@@ -176,6 +176,8 @@ mod tests {
             account: "alice".to_owned().try_into().unwrap(),
             uid: 1001,
             second_factor: rule,
+            login: false,
+            weakened: Vec::new(),
             own_key: false,
             worker: None,
         }

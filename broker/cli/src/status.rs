@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kai_program::json::printable;
 use kai_proto::{
     admin_authd::Enrolment,
     admin_broker::{BrokerStatus, Reply, Request, UserStatus, WorkerLife, WorkerStatus},
@@ -63,6 +64,10 @@ pub struct UserShown {
     pub key: &'static str,
     /// Their second factor.
     pub second_factor: SecondFactorShown,
+    /// `login` for an account that people log in to, `kai` for one that nobody can.
+    pub account_kind: &'static str,
+    /// Each way in which their policy lowers a wall.
+    pub weakened: Vec<String>,
     /// Their worker.
     pub worker: Option<WorkerShown>,
 }
@@ -201,6 +206,13 @@ fn show_user(
             (false, false) => "login",
         },
         second_factor,
+        account_kind: if user.login { "login" } else { "kai" },
+        // users.yaml is root's, but what it says must not steer the terminal it is shown on.
+        weakened: user
+            .weakened
+            .iter()
+            .map(|words| words.chars().map(printable).collect())
+            .collect(),
         worker,
     }
 }

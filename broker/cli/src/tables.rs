@@ -42,12 +42,31 @@ pub fn status(status: &Status) -> String {
         text.push_str("\n\n");
         text.push_str(&layers(&workers));
         text.push_str("\n* the worker's own word, given before its agent started");
+        if workers
+            .iter()
+            .any(|(_, worker)| has_the_hosts_network(worker))
+        {
+            text.push_str(HOSTS_NETWORK);
+        }
+    }
+    for user in status.users.iter().filter(|user| !user.weakened.is_empty()) {
+        let weakened = user.weakened.join("; ");
+        text.push_str(&format!("\n{}: weakened: {weakened}", user.name));
     }
     for finding in &status.findings {
         text.push_str("\n! ");
         text.push_str(finding);
     }
     text
+}
+
+/// What stands open to a worker on the host's network.
+const HOSTS_NETWORK: &str = "\nNET host: open are what listens on localhost and beyond at the allowed \
+    TCP ports, every UDP port, and listening; `network: none` in users.yaml closes all of it";
+
+fn has_the_hosts_network(worker: &WorkerShown) -> bool {
+    let net = worker.layers.iter().find(|layer| layer.name == "net");
+    net.is_some_and(|net| net.standing == Standing::Off)
 }
 
 fn table(header: &[&str]) -> Table {
@@ -62,7 +81,7 @@ fn users(users: &[UserShown]) -> String {
         "KEY",
     ]);
     for user in users {
-        let account = format!("{} ({})", user.account, user.uid);
+        let account = format!("{} ({}, {})", user.account, user.uid, user.account_kind);
         let none = "-".to_owned();
         let row = match &user.worker {
             None => vec![
@@ -242,6 +261,8 @@ mod tests {
                 locked_until: None,
                 recovery_left: None,
             },
+            account_kind: "kai",
+            weakened: Vec::new(),
             worker: None,
         }
     }

@@ -1,4 +1,4 @@
-//! Step 12: which descriptors the worker inherits.
+//! Which descriptors the worker inherits.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! Steps 9 to 11: from root to the user's account, for good.
+//! From root to the user's account, for good.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use nix::{
 use super::{Failed, Step};
 use crate::accounts::Account;
 
-/// Step 9. The bounding set and the groups go first: neither can be changed without root. After the
+/// The bounding set and the groups go first: neither can be changed without root. After the
 /// ids, every way to have root back is tried and must fail.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ fn prove_no_way_back(account: &Account) -> Result<(), Failed> {
     }
 }
 
-/// Step 10. After the ids, because setresuid(2) clears the signal (prctl(2), `PR_SET_PDEATHSIG`). If
+/// After the ids, because setresuid(2) clears the signal (prctl(2), `PR_SET_PDEATHSIG`). If
 /// the broker died before, its end of the control socket is closed by now: getppid(2) would not tell,
 /// it is always 0 in a new PID namespace.
 ///
@@ -85,7 +85,7 @@ pub(super) fn end_with_the_broker(control: &OwnedFd) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Step 11. From here on no set-user-id program gives anything to the worker or its agent.
+/// From here on no set-user-id program gives anything to the worker or its agent.
 ///
 /// # Errors
 /// [`Step::NoNewPrivileges`].

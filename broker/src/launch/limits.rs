@@ -1,4 +1,8 @@
-//! Step 8: limits, umask, session and signals.
+//! Limits, umask, session and signals.
+//!
+//! What a cgroup holds, it holds for all that a worker starts together. Without one, rlimits hold the rest of
+//! it badly: processes are counted for the whole account, and memory is not limited at all. RLIMIT_AS counts
+//! what is reserved, and the agent's runtime reserves more than any host has; RLIMIT_RSS does nothing.
 
 use nix::{
     sys::{
@@ -10,23 +14,32 @@ use nix::{
 };
 
 use super::{Failed, Step};
-use crate::sys;
+use crate::{policy::Limits, sys};
 
-/// Open files: the soft limit that programs with select(2) survive, and what others may raise it to.
-const FILES: (u64, u64) = (1024, 65_536);
+/// Open files: the soft limit, which programs with select(2) survive.
+const FILES: u64 = 1024;
 
-/// Sets them for this process and all that it starts.
+/// Sets them for this process and all that it starts; what a cgroup holds only if there is none.
 ///
 /// # Errors
 /// [`Step::Limits`] with the kernel's answer.
-pub(super) fn set() -> Result<(), Failed> {
+pub(super) fn set(limits: &Limits, in_cgroup: bool) -> Result<(), Failed> {
     let step = |error: nix::Error| (Step::Limits, error.into());
-    // A core would hold the agent's key.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step)?;
     // The broker has no CAP_SYS_RESOURCE: a hard limit can only go down.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(step)?;
-    let hard = hard.min(FILES.1);
-    setrlimit(Resource::RLIMIT_NOFILE, FILES.0.min(hard), hard).map_err(step)?;
+    let at_most = |resource: Resource, soft: u64, hard: u64| {
+        let (_, ceiling) = getrlimit(resource).map_err(step)?;
+        let hard = hard.min(ceiling);
+        setrlimit(resource, soft.min(hard), hard).map_err(step)
+    };
+    // A core would hold the agent's key.
+    at_most(Resource::RLIMIT_CORE, 0, 0)?;
+    at_most(Resource::RLIMIT_NOFILE, FILES, limits.files)?;
+    if let Some(size) = limits.file_size {
+        at_most(Resource::RLIMIT_FSIZE, size, size)?;
+    }
+    if !in_cgroup {
+        at_most(Resource::RLIMIT_NPROC, limits.processes, limits.processes)?;
+    }
     // What an agent makes is its user's alone until the user says otherwise.
     umask(Mode::from_bits_truncate(0o077));
     setsid().map_err(step)?;

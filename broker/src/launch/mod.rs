@@ -1,27 +1,24 @@
-//! From the fork to the exec of one worker. The numbers are those of SECURITY.md, "The launch".
+//! From the fork to the exec of one worker, one function and one error a step: [`STEPS`] names them in
+//! order, and SECURITY.md has the same list. What follows, the worker does to itself before it has a
+//! second thread.
 //!
-//! | | step | where |
-//! |---|---|---|
-//! | 1 | the program checked, root's and nobody else's to write | [`program`] |
-//! | 2 | one thread, the control socket, the assignment in it | [`start`] |
-//! | 3 | fork into new PID, mount, IPC, UTS and cgroup namespaces | [`start`] |
-//! | 4 | mounts private | [`mounts`] |
-//! | 5 | other homes, /run and kai's own directories hidden | [`mounts`] |
-//! | 6 | own /tmp, /var/tmp, /dev/shm | [`mounts`] |
-//! | 7 | fresh /proc | [`mounts`] |
-//! | 8 | limits, umask, session, signals | [`limits`] |
-//! | 9 | ids dropped, with proof that there is no way back | [`identity`] |
-//! | 10 | the end of the broker is the end of the worker | [`identity`] |
-//! | 11 | no new privileges | [`identity`] |
-//! | 12 | descriptors 3, 4 and 5, all others closed | [`descriptors`] |
-//! | 13 | exec, with an environment of nothing | [`start`] |
-//!
-//! What follows, from "not dumpable" on, the worker does to itself before it has a second thread.
+//! | steps | where |
+//! |---|---|
+//! | the program | [`program`] |
+//! | socket, fork, exec | [`start`] |
+//! | what is seen of the file system | [`mounts`], `etc`, `login_files` |
+//! | a network of its own | `network` |
+//! | limits, umask, session, signals | [`limits`] |
+//! | ids, the broker's end, no new privileges | [`identity`] |
+//! | descriptors | [`descriptors`] |
 
 pub mod descriptors;
+mod etc;
 pub mod identity;
 pub mod limits;
+mod login_files;
 pub mod mounts;
+mod network;
 pub mod program;
 
 use std::{
@@ -36,23 +33,48 @@ use std::{
 use kai_proto::{codec, peer, worker_broker::Assignment};
 use nix::{
     fcntl::OFlag,
+    sched::{CloneFlags, unshare},
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair},
     unistd::{Pid, pipe2},
 };
 
 use crate::{
     accounts::Account,
+    cgroups::Cgroup,
+    policy::{Limits, Network},
     sys::{self, Side},
 };
-pub use mounts::World;
+pub use mounts::{LoginFiles, World};
 pub use program::WorkerProgram;
 
-/// Namespaces that every worker has of its own. The network's is the host's.
-const NAMESPACES: i32 = libc::CLONE_NEWPID
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+/// Namespaces that every worker is forked into; that of cgroups has the group at its root in which its
+/// maker is, and so is made by the child (cgroup_namespaces(7)).
+const NAMESPACES: i32 =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// The launch in order, from 1, in the words of SECURITY.md; the worker's own list goes on from here.
+pub const STEPS: &[&str] = &[
+    "The worker's program is root's, as are all directories above it, and nobody else can write them.",
+    "The broker has one thread; the control socket is made, and the worker's assignment is in it.",
+    "clone3(2) into new PID, mount, IPC and UTS namespaces, with `network: none` a network namespace, and, where \
+     there is cgroup v2, a cgroup with the user's limits.",
+    "A cgroup namespace, with that cgroup as its root.",
+    "In a network of its own, the loopback is brought up; nothing else is there.",
+    "Mounts are private.",
+    "/etc is the worker's own: copies of the files that its account may read, the host's directories.",
+    "Homes, /root, /run and kai's own directories are hidden; the user's home and state are bound back, and of \
+     /run there is a copy of what /etc/resolv.conf leads to.",
+    "If people log in to the account, the files that run at a login are read-only.",
+    "/tmp, /var/tmp and /dev/shm are the worker's own, of one size together.",
+    "/dev/pts and /dev/mqueue are the worker's own.",
+    "A fresh /proc.",
+    "Limits (no cores; without cgroup v2, processes), umask 077, a session of its own, signals as at first.",
+    "Groups, group and user ids and the bounding set are the account's, and every way back is tried and fails.",
+    "The end of the broker is the end of the worker.",
+    "No new privileges.",
+    "Descriptors 3 (the gateway's connection), 4 (the control socket), 5 (the agent's key); all others closed.",
+    "Exec by descriptor, with an environment of nothing.",
+];
 
 /// Exit status of a child that failed before its exec; the reason is in the status pipe.
 const FAILED: i32 = 70;
@@ -61,14 +83,24 @@ const FAILED: i32 = 70;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
+    /// The cgroup namespace could not be made.
+    OwnCgroups = 1,
+    /// The loopback of a network of its own could not be brought up.
+    Loopback,
     /// Mounts could not be made private.
-    PrivateMounts = 1,
+    PrivateMounts,
     /// What is kept could not be opened before the rest is hidden.
     KeptPaths,
+    /// /etc could not be replaced.
+    OwnEtc,
     /// Other homes, /run or kai's directories could not be hidden.
     Hidden,
+    /// The files that run at a login could not be made read-only.
+    LoginFiles,
     /// /tmp, /var/tmp or /dev/shm could not be made.
     OwnTemporary,
+    /// /dev/pts or /dev/mqueue could not be mounted.
+    OwnDevices,
     /// /proc could not be mounted.
     FreshProc,
     /// Limits, umask, session or signals.
@@ -92,11 +124,16 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 19] = [
+        Self::OwnCgroups,
+        Self::Loopback,
         Self::PrivateMounts,
         Self::KeptPaths,
+        Self::OwnEtc,
         Self::Hidden,
+        Self::LoginFiles,
         Self::OwnTemporary,
+        Self::OwnDevices,
         Self::FreshProc,
         Self::Limits,
         Self::Capabilities,
@@ -108,6 +145,19 @@ impl Step {
         Self::Descriptors,
         Self::Exec,
     ];
+
+    /// How the admin mends it, where that is known.
+    fn mend(self) -> &'static str {
+        match self {
+            Self::LoginFiles => {
+                "; people log in to this account, and a file that runs at a login is a link or has several \
+                 names: put plain files there, close the account with `usermod --expiredate 1`, or accept \
+                 it with `confinement: best-effort`"
+            }
+            Self::Loopback => "; `network: none` needs CAP_NET_ADMIN in the broker's unit",
+            _ => "",
+        }
+    }
 }
 
 /// Why there is no worker.
@@ -129,7 +179,7 @@ pub enum LaunchError {
     #[error("cannot fork into new namespaces: {0}")]
     Fork(io::Error),
     /// The child failed at a step.
-    #[error("the launch failed at step {0:?}: {1}")]
+    #[error("the launch failed at step {0:?}: {1}{mend}", mend = .0.mend())]
     Step(Step, io::Error),
     /// The child ended before its exec without saying why.
     #[error("the launch ended before the worker's program began")]
@@ -150,6 +200,12 @@ pub struct Order<'a> {
     pub program: WorkerProgram,
     /// What the worker sees of the file system.
     pub world: &'a World,
+    /// Whose network it has.
+    pub network: Network,
+    /// What it may take; what is missing in `cgroup`, rlimits hold.
+    pub limits: &'a Limits,
+    /// The control group that it begins in.
+    pub cgroup: Option<Cgroup>,
     /// The gateway's connection.
     pub connection: &'a UnixStream,
     /// The opened file with the agent's key.
@@ -167,6 +223,8 @@ pub struct Launched {
     pub control: OwnedFd,
     /// Ends without a byte at the exec, or carries what [`outcome`] reads.
     pub status: File,
+    /// Its control group, which ends with it.
+    pub cgroup: Option<Cgroup>,
 }
 
 /// Forks a worker and returns at once; whether it came to its exec is read with [`outcome`].
@@ -190,15 +248,21 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
     let assignment = codec::encode(order.assignment)?;
     send(ours.as_raw_fd(), &assignment, MsgFlags::MSG_DONTWAIT).map_err(sockets)?;
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(sockets)?;
-    match sys::fork_into(NAMESPACES as u64).map_err(LaunchError::Fork)? {
+    let mut namespaces = NAMESPACES;
+    if order.network == Network::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let cgroup = order.cgroup.as_ref().map(AsFd::as_fd);
+    match sys::fork_into(namespaces as u64, cgroup).map_err(LaunchError::Fork)? {
         Side::Parent { pid, pidfd } => Ok(Launched {
             pid,
             pidfd,
             control: ours,
             status: File::from(status),
+            cgroup: order.cgroup,
         }),
         Side::Child => {
-            // Open here, the broker's end would hide from step 10 that the broker is gone.
+            // Open here, the broker's end would hide from the child that the broker is gone.
             drop(ours);
             let (step, error) = become_worker(&order, &theirs);
             let [a, b, c, d] = error.raw_os_error().unwrap_or(0).to_le_bytes();
@@ -211,8 +275,12 @@ pub fn start(order: Order<'_>) -> Result<Launched, LaunchError> {
 /// The child's way from root to the worker's program. Returns only if a step failed.
 fn become_worker(order: &Order<'_>, control: &OwnedFd) -> Failed {
     let prepared = (|| {
-        mounts::arrange(order.world)?;
-        limits::set()?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|error| (Step::OwnCgroups, error.into()))?;
+        if order.network == Network::None {
+            network::raise_loopback()?;
+        }
+        mounts::arrange(order.world, order.account)?;
+        limits::set(order.limits, order.cgroup.is_some())?;
         identity::become_account(order.account)?;
         identity::end_with_the_broker(control)?;
         identity::give_up_new_privileges()?;
@@ -255,4 +323,32 @@ pub fn outcome(status: &mut File) -> Option<Result<(), LaunchError>> {
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_md_has_the_same_list_in_the_same_order() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../SECURITY.md");
+        let text = std::fs::read_to_string(document).unwrap();
+        let (_, list) = text.split_once("<!-- launch -->\n").unwrap();
+        let (list, _) = list.split_once("<!-- end of launch -->").unwrap();
+        // A line that begins with blanks goes on with the one before.
+        let list = list.replace("\n   ", "");
+        let mut lines = list.lines();
+        for (number, step) in STEPS.iter().enumerate() {
+            assert_eq!(lines.next(), Some(&*format!("{}. {step}", number + 1)));
+        }
+        let next = format!("{}. In the worker: ", STEPS.len() + 1);
+        assert!(lines.next().is_some_and(|line| line.starts_with(&next)));
+    }
+
+    #[test]
+    fn every_step_that_can_fail_is_read_back_from_the_status_pipe() {
+        for (at, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(step as usize, at + 1);
+        }
+    }
 }

@@ -1,12 +1,15 @@
-//! Steps 4 to 7: what a worker sees of the file system, in its own mount namespace.
+//! What a worker sees of the file system, in its own mount namespace.
 //!
 //! Hiding is an empty tmpfs over a directory. What must stay visible below it is opened first, as
 //! `O_PATH`, and bound back through `/proc/self/fd` while the old `/proc` is still there.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -19,12 +22,21 @@ use nix::{
     },
 };
 
-use super::{Failed, Step};
+use super::{Failed, Step, etc, login_files};
+use crate::accounts::Account;
 
 /// Options of a tmpfs that hides a directory: nothing can be put there.
 const EMPTY: &str = "mode=0755,size=64k,nr_inodes=1k";
-/// Options of /tmp and its kin.
-const TEMPORARY: &str = "mode=1777,size=1g,nr_inodes=256k";
+/// Options of the worker's own devpts (Documentation/filesystems/devpts.rst); 5 is Debian's group tty.
+const TERMINALS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5,max=1024";
+/// What is the worker's own, and memory: the first place holds the others.
+const TEMPORARY: [(&str, &str); 3] = [
+    ("/tmp", "tmp"),
+    ("/var/tmp", "var-tmp"),
+    ("/dev/shm", "shm"),
+];
+/// Longest resolv.conf that is copied.
+const NAME_SERVICE: u64 = 64 * 1024;
 
 /// What a worker sees, from root's configuration alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +45,24 @@ pub struct World {
     pub hidden: Vec<PathBuf>,
     /// What stays visible below them.
     pub kept: Vec<Kept>,
+    /// The file below a hidden directory that /etc/resolv.conf leads to; copied, because what writes it
+    /// replaces it.
+    pub name_service: Option<PathBuf>,
+    /// Bytes of /tmp, /var/tmp and /dev/shm together.
+    pub temporary: u64,
+    /// Whether the files that run at a login are kept from the worker.
+    pub login_files: LoginFiles,
+}
+
+/// What becomes of the files that run when somebody logs in to the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginFiles {
+    /// Nobody logs in: they are the worker's like everything else.
+    Own,
+    /// They are read-only, or there is no worker.
+    ReadOnly,
+    /// They are read-only where that can be.
+    ReadOnlyIfPossible,
 }
 
 /// A path that stays visible.
@@ -48,9 +78,15 @@ pub struct Kept {
 
 impl World {
     /// The world of a worker that has `home` and `state`, on a host where kai's own directories are
-    /// `own` and `readable` may be read.
+    /// `own`, `readable` may be read and `writable` written.
     #[must_use]
-    pub fn new(home: &Path, state: &Path, own: &[&Path], readable: &[PathBuf]) -> Self {
+    pub fn new(
+        home: &Path,
+        state: &Path,
+        own: &[&Path],
+        readable: &[PathBuf],
+        writable: &[PathBuf],
+    ) -> Self {
         let mut hidden: Vec<PathBuf> = ["/home", "/root", "/run"]
             .iter()
             .map(PathBuf::from)
@@ -77,32 +113,45 @@ impl World {
                 needed: true,
             })
             .collect();
-        let name_service = fs::canonicalize("/etc/resolv.conf").ok();
-        kept.extend(
-            readable
-                .iter()
-                .cloned()
-                .chain(name_service)
-                .filter(|path| below(path))
-                .map(|path| Kept {
-                    path,
-                    read_only: true,
-                    needed: false,
-                }),
-        );
-        Self { hidden, kept }
+        kept.extend(writable.iter().filter(|path| below(path)).map(|path| Kept {
+            path: path.clone(),
+            read_only: false,
+            needed: false,
+        }));
+        kept.extend(readable.iter().filter(|path| below(path)).map(|path| Kept {
+            path: path.clone(),
+            read_only: true,
+            needed: false,
+        }));
+        let name_service = fs::canonicalize("/etc/resolv.conf")
+            .ok()
+            .filter(|path| below(path));
+        Self {
+            hidden,
+            kept,
+            name_service,
+            temporary: 1 << 30,
+            login_files: LoginFiles::Own,
+        }
     }
 }
 
-/// Does steps 4 to 7.
+/// Does all of it, for `account`.
 ///
 /// # Errors
 /// The step that failed.
-pub(super) fn arrange(world: &World) -> Result<(), Failed> {
+pub(super) fn arrange(world: &World, account: &Account) -> Result<(), Failed> {
     private().map_err(at(Step::PrivateMounts))?;
     let kept = open_kept(world).map_err(at(Step::KeptPaths))?;
-    hide(world, &kept).map_err(at(Step::Hidden))?;
-    own_temporary().map_err(at(Step::OwnTemporary))?;
+    let name_service = world.name_service.as_deref().and_then(read_name_service);
+    etc::replace(Path::new("/etc"), account, &world.hidden).map_err(at(Step::OwnEtc))?;
+    hide(world, &kept, name_service).map_err(at(Step::Hidden))?;
+    let strict = world.login_files == LoginFiles::ReadOnly;
+    if world.login_files != LoginFiles::Own {
+        login_files::keep(&account.home, account, strict).map_err(at(Step::LoginFiles))?;
+    }
+    own_temporary(world.temporary).map_err(at(Step::OwnTemporary))?;
+    own_devices().map_err(at(Step::OwnDevices))?;
     fresh_proc().map_err(at(Step::FreshProc))
 }
 
@@ -110,7 +159,7 @@ fn at(step: Step) -> impl Fn(io::Error) -> Failed {
     move |error| (step, error)
 }
 
-/// Step 4: no mount made here is seen outside, and none made outside appears here.
+/// No mount made here is seen outside, and none made outside appears here.
 fn private() -> io::Result<()> {
     Ok(mount(
         None::<&str>,
@@ -136,8 +185,22 @@ fn open_kept(world: &World) -> io::Result<Vec<(&Kept, OwnedFd)>> {
     Ok(opened)
 }
 
-/// Step 5.
-fn hide(world: &World, kept: &[(&Kept, OwnedFd)]) -> io::Result<()> {
+fn read_name_service(path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let mut text = Vec::new();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    file.take(NAME_SERVICE).read_to_end(&mut text).ok()?;
+    Some((path.to_owned(), text))
+}
+
+fn hide(
+    world: &World,
+    kept: &[(&Kept, OwnedFd)],
+    name_service: Option<(PathBuf, Vec<u8>)>,
+) -> io::Result<()> {
     for directory in world.hidden.iter().filter(|directory| directory.is_dir()) {
         tmpfs(directory, EMPTY)?;
     }
@@ -162,20 +225,54 @@ fn hide(world: &World, kept: &[(&Kept, OwnedFd)]) -> io::Result<()> {
         let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
         mount(None::<&str>, &kept.path, None::<&str>, again, None::<&str>)?;
     }
+    if let Some((path, text)) = name_service {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        fs::write(path, text)?;
+    }
     Ok(())
 }
 
-/// Step 6.
-fn own_temporary() -> io::Result<()> {
-    for directory in ["/tmp", "/var/tmp", "/dev/shm"] {
-        if Path::new(directory).is_dir() {
-            tmpfs(Path::new(directory), TEMPORARY)?;
+/// One tmpfs for the three places, so that one size bounds them together.
+fn own_temporary(size: u64) -> io::Result<()> {
+    // An inode is some kilobyte of the kernel's memory, which no size counts.
+    let options = format!("mode=0755,size={size},nr_inodes={}", size >> 12);
+    let [(first, _), ..] = TEMPORARY;
+    tmpfs(Path::new(first), &options)?;
+    let below = |name: &str| Path::new(first).join(name);
+    for (_, name) in TEMPORARY {
+        fs::create_dir(below(name))?;
+        fs::set_permissions(below(name), Permissions::from_mode(0o1777))?;
+    }
+    // The first is bound onto itself last: it covers the others' names.
+    for (place, name) in TEMPORARY.into_iter().rev() {
+        if Path::new(place).is_dir() {
+            let bind = MsFlags::MS_BIND;
+            mount(Some(&below(name)), place, None::<&str>, bind, None::<&str>)?;
         }
     }
     Ok(())
 }
 
-/// Step 7. `hidepid` hides what is not the worker's own even if something of another account got
+/// /dev/ptmx leads to the devpts beside it, whether it is a link or a device (Linux 4.7).
+fn own_devices() -> io::Result<()> {
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    for (place, kind, options) in [
+        ("/dev/pts", "devpts", Some(TERMINALS)),
+        ("/dev/mqueue", "mqueue", None),
+    ] {
+        if Path::new(place).is_dir() {
+            let flags = match kind {
+                // Its files are devices.
+                "devpts" => quiet,
+                _ => quiet | MsFlags::MS_NODEV,
+            };
+            mount(Some(kind), place, Some(kind), flags, options)?;
+        }
+    }
+    Ok(())
+}
+
+/// `hidepid` hides what is not the worker's own even if something of another account got
 /// into the namespace; `subset=pid` would break ps(1).
 fn fresh_proc() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -214,6 +311,7 @@ mod tests {
                 Path::new("/etc/kai"),
             ],
             &["/opt/tools".into(), "/home/shared".into()],
+            &["/home/drop".into()],
         );
 
         let hidden: Vec<_> = world
@@ -229,6 +327,7 @@ mod tests {
         assert!(kept("/home/alice").is_some_and(|kept| !kept.read_only && kept.needed));
         assert!(kept("/var/lib/kai/users/alice").is_some());
         assert!(kept("/home/shared").is_some_and(|kept| kept.read_only));
+        assert!(kept("/home/drop").is_some_and(|kept| !kept.read_only && !kept.needed));
         assert!(
             kept("/opt/tools").is_none(),
             "is not hidden, so needs no bind"

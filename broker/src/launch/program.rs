@@ -1,4 +1,4 @@
-//! Step 1: the worker's program is root's, and nobody else can put another in its place.
+//! The worker's program is root's, and nobody else can put another in its place.
 
 use std::{
     io,

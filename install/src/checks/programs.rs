@@ -8,11 +8,12 @@ use super::{
 };
 
 /// kai's own programs, which are installed together.
-pub const OURS: [&str; 6] = [
+pub const OURS: [&str; 7] = [
     "kai-gateway",
     "kai-brokerd",
     "kai-authd",
     "kai-worker",
+    "kai-tools",
     "kai-broker",
     "kai-auth",
 ];

@@ -16,4 +16,4 @@ pub mod page;
 pub mod run;
 pub mod script;
 pub mod stage;
-mod sys;
+pub mod sys;

@@ -1,7 +1,15 @@
 //! The playground's unsafe code: what a child does between fork and exec. Only system calls happen
 //! there; whatever takes memory is made ready before.
 
-use std::{ffi::CStr, io, os::unix::process::CommandExt, process::Command};
+use std::{
+    ffi::CStr,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
 
 use nix::{
     fcntl::{OFlag, open},
@@ -74,4 +82,20 @@ pub fn only_with_mounts_of_its_own(command: &mut Command) {
     unsafe {
         command.pre_exec(before_exec);
     }
+}
+
+/// A second descriptor for what process `pid` has open as `number`: root's, to speak in its name.
+///
+/// # Errors
+/// What pidfd_open(2) or pidfd_getfd(2) answer.
+pub fn descriptor_of(pid: u32, number: i32) -> io::Result<OwnedFd> {
+    let made = |descriptor: libc::c_long| match i32::try_from(descriptor) {
+        // SAFETY: the kernel has just made this number for us, and nobody else owns it.
+        Ok(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: both calls take numbers alone, and answer with a new descriptor or an error.
+    let process = made(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: as above.
+    made(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
 }

@@ -14,6 +14,8 @@ use kai_proto::{
 };
 use nix::unistd::geteuid;
 
+use crate::tools::SYSTEM_PATH;
+
 /// Longest CLAUDE.md that the agent is given, in bytes.
 const INSTRUCTIONS: u64 = 100 * 1024;
 
@@ -67,7 +69,8 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
         .env("USER", account)
         .env("LOGNAME", account)
         .env("SHELL", &assignment.shell)
-        .env("PATH", search_path(&assignment.home))
+        // The system's programs alone: what somebody put into the home does not stand in for them.
+        .env("PATH", SYSTEM_PATH)
         .env("LANG", "C.UTF-8")
         .env("TERM", "dumb")
         .env("TMPDIR", tmp)
@@ -80,17 +83,6 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
         command.env("ANTHROPIC_API_KEY", key);
     }
     command
-}
-
-/// The system's programs first: what somebody put into the home does not stand in for them.
-fn search_path(home: &str) -> String {
-    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    // A colon would make two directories of one.
-    if home.contains(':') {
-        system.to_owned()
-    } else {
-        format!("{system}:{home}/.local/bin")
-    }
 }
 
 /// A directory for the agent's temporary files, this account's and 0700. With one that others can
@@ -158,6 +150,7 @@ mod tests {
             },
             connect_ports: None,
             read_paths: Vec::new(),
+            walls: kai_proto::worker_broker::Walls::default(),
         }
     }
 

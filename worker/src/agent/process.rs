@@ -15,12 +15,18 @@ use nix::unistd::Pid;
 use tokio::net::UnixStream;
 
 use super::{
-    lines::Lines,
+    lines::{LONGEST, Lines},
     requests::{self, Control},
 };
 
 /// Bytes of standard error that are kept, the last ones.
 const ERRORS: usize = 4 * 1024;
+
+/// Reads of its complaints before others have their turn.
+const HEARD: usize = 16;
+
+/// What an agent may leave unread, in bytes: the longest line, and the answer to it.
+const UNREAD: usize = 2 * LONGEST;
 
 /// Reads of what an ended agent has left.
 const DRAINED: usize = 64;
@@ -139,16 +145,29 @@ impl Agent {
         }
     }
 
-    /// Reads what the agent complains of.
-    pub fn hear(&mut self) {
-        let mut chunk = [0; 1024];
-        while let Some(errors) = &self.errors {
+    /// Reads what the agent complains of, as much as is fair to others; how many bytes that was.
+    pub fn hear(&mut self) -> usize {
+        let mut chunk = [0; 8 * 1024];
+        let mut heard = 0;
+        for _ in 0..HEARD {
+            let Some(errors) = &self.errors else { break };
             match errors.try_read(&mut chunk) {
-                Ok(read @ 1..) => self.complain(&chunk[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(read @ 1..) => {
+                    heard += read;
+                    self.complain(&chunk[..read]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Ok(0) | Err(_) => self.errors = None,
             }
         }
+        heard
+    }
+
+    /// False while the agent leaves so much unread that it gets no further answers: each of its
+    /// requests is answered with as many bytes as it had.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.unsent.len() <= UNREAD
     }
 
     fn complain(&mut self, bytes: &[u8]) {

@@ -50,10 +50,24 @@ pub enum Line<'a> {
         /// What is asked.
         request: Request<'a>,
     },
+    /// `control_response`: the answer to a request of ours.
+    Response {
+        /// The request's id.
+        id: String,
+    },
     /// `result`: the turn is over.
     Result(TurnResult),
     /// Anything else.
     Other,
+}
+
+/// A line, and the session that it names itself.
+#[derive(Debug)]
+pub struct Said<'a> {
+    /// As it is written; none if the line names no session.
+    pub session: Option<&'a str>,
+    /// What it means.
+    pub line: Line<'a>,
 }
 
 /// A line that is not of the protocol.
@@ -238,6 +252,16 @@ struct Envelope<'a> {
     request_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     request: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    session_id: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawResponse {
+    request_id: String,
 }
 
 #[derive(Deserialize)]
@@ -274,10 +298,18 @@ struct RawRequest<'a> {
 ///
 /// # Errors
 /// [`Garbage`] if it is not a JSON object with a `type`.
-pub fn read(line: &[u8]) -> Result<Line<'_>, Garbage> {
+pub fn read(line: &[u8]) -> Result<Said<'_>, Garbage> {
     let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|_| Garbage)?;
+    let session = envelope.session_id.map(|raw| raw.get().trim_matches('"'));
+    Ok(Said {
+        session,
+        line: meaning(line, envelope),
+    })
+}
+
+fn meaning<'a>(line: &'a [u8], envelope: Envelope<'a>) -> Line<'a> {
     let parent = envelope.parent_tool_use_id.and_then(text);
-    Ok(match &*envelope.kind {
+    match &*envelope.kind {
         "stream_event" => Line::Stream {
             parent,
             event: event(envelope.event),
@@ -299,6 +331,11 @@ pub fn read(line: &[u8]) -> Result<Line<'_>, Garbage> {
         },
         "result" => Line::Result(serde_json::from_slice(line).unwrap_or_default()),
         "control_request" => request(envelope.request_id, envelope.request),
+        "control_response" => Line::Response {
+            id: parse::<RawResponse>(envelope.response)
+                .unwrap_or_default()
+                .request_id,
+        },
         "system" => match envelope.subtype.and_then(text).as_deref() {
             Some("init") => Line::Begins(serde_json::from_slice(line).unwrap_or_default()),
             Some("api_retry") => Line::Retrying {
@@ -307,7 +344,7 @@ pub fn read(line: &[u8]) -> Result<Line<'_>, Garbage> {
             _ => Line::Other,
         },
         _ => Line::Other,
-    })
+    }
 }
 
 fn event(raw: Option<&RawValue>) -> Event {
@@ -422,13 +459,32 @@ mod tests {
     }
 
     #[test]
+    fn a_line_names_its_session_and_an_answer_its_request() {
+        let said = read(
+            br#"{"type":"control_response","response":{"request_id":"kai-1"},"session_id":"s"}"#,
+        );
+        let Ok(Said {
+            session: Some("s"),
+            line: Line::Response { id },
+        }) = said
+        else {
+            panic!("is an answer");
+        };
+        assert_eq!(id, "kai-1");
+        assert!(matches!(
+            read(b"{\"type\":\"x\"}"),
+            Ok(Said { session: None, .. })
+        ));
+    }
+
+    #[test]
     fn a_delta_of_the_main_answer_is_text_also_with_half_a_surrogate_pair() {
         let line = br#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a\ud83d"}},"session_id":"x","parent_tool_use_id":null,"uuid":"y"}"#;
 
         let Ok(Line::Stream {
             parent: None,
             event: Event::Text(text),
-        }) = read(line)
+        }) = read(line).map(|said| said.line)
         else {
             panic!("is text");
         };
@@ -443,7 +499,7 @@ mod tests {
         let Ok(Line::Request {
             id,
             request: Request::CanUseTool { name, input },
-        }) = read(line)
+        }) = read(line).map(|said| said.line)
         else {
             panic!("is a request");
         };
@@ -455,11 +511,13 @@ mod tests {
     #[test]
     fn results_name_their_tools_and_costs_are_whole_micros() {
         let line = br#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"x"}]},{"type":"text","text":"y"}]}}"#;
-        assert!(matches!(read(line), Ok(Line::Results { tools, .. }) if tools == ["t1"]));
+        assert!(
+            matches!(read(line).map(|said| said.line), Ok(Line::Results { tools, .. }) if tools == ["t1"])
+        );
 
         for (cost, micros) in [("0.000275", 275), ("-1", 0), ("1e300", u64::MAX)] {
             let line = format!(r#"{{"type":"result","total_cost_usd":{cost}}}"#);
-            let Ok(Line::Result(result)) = read(line.as_bytes()) else {
+            let Ok(Line::Result(result)) = read(line.as_bytes()).map(|said| said.line) else {
                 panic!("is a result")
             };
             assert_eq!(result.total_micro_usd(), micros);

@@ -1,15 +1,10 @@
-//! What the worker does to itself, in the order of SECURITY.md, "The launch", before it has a second
-//! thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread that
-//! exists already would stay outside.
-//!
-//! | | step |
-//! |---|---|
-//! | 14 | first process of its namespace, and one thread |
-//! | 15 | not dumpable |
-//! | 16 | not root, no capability, no_new_privs |
-//! | 17 | Landlock |
-//! | 18 | seccomp |
+//! What the worker does to itself, in the order of [`STEPS`] and of SECURITY.md, "The launch", before it
+//! has a second thread: Landlock, no_new_privs, capabilities and seccomp count per thread, and a thread
+//! that exists already would stay outside.
 
+pub mod calls;
+#[cfg(test)]
+mod judged;
 pub mod paths;
 pub mod ruleset;
 pub mod seccomp;
@@ -23,6 +18,18 @@ use nix::{
     sys::prctl,
     unistd::{getpid, getresgid, getresuid},
 };
+
+/// The end of the launch in order, in the words of SECURITY.md; what comes before is the broker's.
+pub const STEPS: &[&str] = &[
+    "In the worker: it is the first process of its namespace, and has one thread.",
+    "Not dumpable.",
+    "Not root, no capability, no new privileges: looked at again.",
+    "Landlock; less than the oldest supported kernel has is the end under `confinement: strict`.",
+    "seccomp.",
+];
+
+/// The Landlock ABI of the oldest supported kernel, Debian 12's 6.1 (landlock(7)).
+const OLDEST_LANDLOCK: u8 = 2;
 
 /// Why the worker does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,12 @@ pub enum Unconfined {
     /// A Landlock rule could not be made.
     #[error(transparent)]
     Landlock(#[from] ruleset::RulesetFailed),
+    /// The policy is strict, and the kernel holds less than the oldest supported one does.
+    #[error(
+        "this kernel holds Landlock ABI {0}, and `confinement: strict` needs {OLDEST_LANDLOCK} (Linux 5.19): \
+         boot a newer kernel with Landlock among its lsm=, or say `confinement: best-effort` in users.yaml"
+    )]
+    TooLittleLandlock(u8),
     /// The filters could not be installed.
     #[error(transparent)]
     Seccomp(#[from] seccomp::FilterFailed),
@@ -70,7 +83,7 @@ pub struct Confined {
 pub struct FirstProcess(());
 
 impl FirstProcess {
-    /// Step 14.
+    /// Looks at its own number.
     ///
     /// # Errors
     /// [`Unconfined::NotFirst`].
@@ -82,7 +95,7 @@ impl FirstProcess {
     }
 }
 
-/// Steps 14 to 18, for good.
+/// Does all of [`STEPS`], for good.
 ///
 /// # Errors
 /// The step that failed; the worker must then end.
@@ -97,7 +110,8 @@ pub fn irrevocably_confine(
         &paths::rules(assignment)?,
         assignment.connect_ports.as_deref(),
     )?;
-    seccomp::install()?;
+    enough(assignment.walls.strict, landlock.abi)?;
+    seccomp::install(&assignment.walls.allow, seccomp::Answers::Usual)?;
     one_thread()?;
     let confined = Confined {
         landlock_abi: landlock.abi,
@@ -107,6 +121,13 @@ pub fn irrevocably_confine(
     Ok((first, confined))
 }
 
+fn enough(strict: bool, landlock_abi: u8) -> Result<(), Unconfined> {
+    if strict && landlock_abi < OLDEST_LANDLOCK {
+        return Err(Unconfined::TooLittleLandlock(landlock_abi));
+    }
+    Ok(())
+}
+
 fn one_thread() -> Result<(), Unconfined> {
     match std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) {
         1 => Ok(()),
@@ -114,7 +135,7 @@ fn one_thread() -> Result<(), Unconfined> {
     }
 }
 
-/// Step 16. The broker has done all of it; this is the worker's own look.
+/// The broker has done all of it; this is the worker's own look.
 fn powerless() -> Result<(), Unconfined> {
     let (Ok(uids), Ok(gids)) = (getresuid(), getresgid()) else {
         return Err(Unconfined::Root);
@@ -147,5 +168,31 @@ fn powerless() -> Result<(), Unconfined> {
         false => Err(Unconfined::NoNewPrivileges(io::Error::from(
             io::ErrorKind::Unsupported,
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_md_ends_the_launch_with_the_same_list_in_the_same_order() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../SECURITY.md");
+        let text = std::fs::read_to_string(document).unwrap();
+        let (list, _) = text.split_once("<!-- end of launch -->").unwrap();
+        let (_, list) = list.split_once("<!-- launch -->\n").unwrap();
+        let list = list.replace("\n   ", "");
+        let words = |line: &str| line.split_once(". ").map(|(_, words)| words.to_owned());
+        let all: Vec<String> = list.lines().filter_map(words).collect();
+        assert!(all.len() > STEPS.len());
+        assert_eq!(all[all.len() - STEPS.len()..], *STEPS);
+    }
+
+    #[test]
+    fn strict_wants_what_the_oldest_supported_kernel_has_and_best_effort_wants_nothing() {
+        for abi in 0..=8 {
+            assert_eq!(enough(true, abi).is_ok(), abi >= 2, "ABI {abi}");
+            assert!(enough(false, abi).is_ok());
+        }
     }
 }

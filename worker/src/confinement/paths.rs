@@ -12,6 +12,7 @@ use std::{
 use kai_proto::worker_broker::Assignment;
 
 use super::ruleset::RulesetFailed;
+use crate::tools;
 
 /// What may be done below a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,11 +196,17 @@ pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     for path in &assignment.read_paths {
         add(path.into(), Grant::Execute, false);
     }
+    for path in &assignment.walls.write_paths {
+        add(path.into(), Grant::Own, false);
+    }
     for path in agent_directories(&assignment.agent) {
         add(path, Grant::Execute, false);
     }
     if let Some(path) = name_service() {
         add(path, Grant::Read, false);
+    }
+    if let Ok(path) = tools::locate() {
+        add(path, Grant::Execute, false);
     }
     add(assignment.home.clone().into(), Grant::Own, true);
     add(assignment.state.clone().into(), Grant::Own, true);

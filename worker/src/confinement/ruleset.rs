@@ -1,4 +1,4 @@
-//! Step 17: Landlock, from rules to a domain that the worker and all it starts cannot leave.
+//! Landlock, from rules to a domain that the worker and all it starts cannot leave.
 //!
 //! What the kernel does not know is left out, and the status says so. Without Landlock at all the
 //! worker goes on: namespaces and the account are the first wall, and whether a host without
@@ -53,26 +53,47 @@ pub struct Landlocked {
 /// # Errors
 /// [`RulesetFailed`]; a needed path that is missing, too.
 pub fn restrict(rules: &[Rule], ports: Option<&[u16]>) -> Result<Landlocked, RulesetFailed> {
+    Ok(reached(&prepare(rules, ports)?.restrict_self()?, ASKED))
+}
+
+/// A domain of these rules that nothing is in yet.
+///
+/// # Errors
+/// As for [`restrict`].
+pub fn prepare(rules: &[Rule], ports: Option<&[u16]>) -> Result<RulesetCreated, RulesetFailed> {
+    prepare_for(rules, ports, ASKED)
+}
+
+/// The same, as on a kernel that knows `asked` and nothing newer.
+fn prepare_for(
+    rules: &[Rule],
+    ports: Option<&[u16]>,
+    asked: ABI,
+) -> Result<RulesetCreated, RulesetFailed> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ASKED))?
-        .scope(Scope::from_all(ASKED))?;
+        .handle_access(AccessFs::from_all(asked))?;
+    // An empty set of scopes is refused.
+    if asked >= ABI::V6 {
+        ruleset = ruleset.scope(Scope::from_all(asked))?;
+    }
     // Binding stays free: a development server of the user's is as reachable as one that the user
     // starts from a shell, and agents and their tools bind to port 0 all the time.
+    let ports = ports.filter(|_| asked >= ABI::V4);
     if ports.is_some() {
         ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
     }
     let mut created = ruleset.create()?;
     for rule in rules {
-        created = add(created, rule)?;
+        created = add(created, rule, asked)?;
     }
     for port in ports.unwrap_or_default() {
         created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    Ok(reached(&created.restrict_self()?))
+    Ok(created)
 }
 
-fn add(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, RulesetFailed> {
+fn add(created: RulesetCreated, rule: &Rule, asked: ABI) -> Result<RulesetCreated, RulesetFailed> {
     let opened = match PathFd::new(&rule.path) {
         Ok(opened) => opened,
         Err(_) if !rule.needed => return Ok(created),
@@ -95,9 +116,10 @@ fn add(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, RulesetFa
     if found.is_socket() {
         return Ok(created);
     }
-    let mut access = access(rule.grant);
+    // What is not handled cannot be granted.
+    let mut access = access(rule.grant) & AccessFs::from_all(asked);
     if !found.is_dir() {
-        access &= AccessFs::from_file(ASKED);
+        access &= AccessFs::from_file(asked);
     }
     Ok(created.add_rule(PathBeneath::new(opened, access))?)
 }
@@ -121,15 +143,15 @@ fn access(grant: Grant) -> BitFlags<AccessFs> {
     }
 }
 
-fn reached(status: &RestrictionStatus) -> Landlocked {
+fn reached(status: &RestrictionStatus, asked: ABI) -> Landlocked {
     let abi = match (&status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => 0,
-        (_, LandlockStatus::Available { effective_abi, .. }) => effective_abi as u8,
+        (_, LandlockStatus::Available { effective_abi, .. }) => effective_abi.min(asked) as u8,
         _ => 0,
     };
     Landlocked {
         abi,
-        whole: status.ruleset == RulesetStatus::FullyEnforced,
+        whole: status.ruleset == RulesetStatus::FullyEnforced && asked == ASKED,
     }
 }
 
@@ -242,5 +264,65 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    /// What is possible under an older kernel's Landlock, with this one pretending to be it.
+    fn under(asked: ABI) -> Option<(Landlocked, [bool; 5])> {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().to_owned();
+        for name in ["own", "read", "closed"] {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("file"), "content").unwrap();
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let rules = [
+                rule(&root.join("own"), Grant::Own),
+                rule(&root.join("read"), Grant::Read),
+            ];
+            let prepared = prepare_for(&rules, Some(&[1]), asked).unwrap();
+            let reached = reached(&prepared.restrict_self().unwrap(), asked);
+            if reached.abi == 0 {
+                eprintln!("skipped: needs Landlock");
+                return None;
+            }
+            let path = |name: &str| root.join(name);
+            Some((
+                reached,
+                [
+                    fs::write(path("own/new"), "x").is_ok(),
+                    fs::write(path("read/file"), "x").is_ok(),
+                    fs::read(path("closed/file")).is_ok(),
+                    nix::unistd::truncate(&path("read/file"), 0).is_ok(),
+                    std::net::TcpStream::connect(closed).is_ok(),
+                ],
+            ))
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn each_older_abi_holds_what_it_knows_and_says_that_it_is_not_the_whole() {
+        // Own files, writing what may be read, reading what is closed; then truncating what may be read,
+        // from ABI 3 on denied, and connecting to another port, from ABI 4 on.
+        for (asked, truncates, connects) in [
+            (ABI::V1, true, true),
+            (ABI::V2, true, true),
+            (ABI::V3, false, true),
+            (ABI::V4, false, false),
+            (ABI::V5, false, false),
+        ] {
+            let Some((reached, possible)) = under(asked) else {
+                return;
+            };
+            assert_eq!(
+                possible,
+                [true, false, false, truncates, connects],
+                "{asked:?}"
+            );
+            assert!(reached.abi <= asked as u8 && !reached.whole, "{reached:?}");
+        }
     }
 }

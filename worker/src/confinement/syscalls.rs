@@ -7,6 +7,10 @@
 //! Left alone on purpose: the setuid family (make(1) breaks without it, and no_new_privs makes it
 //! harmless), extended attributes (`cp -a`), links, inotify, scheduling of one's own.
 
+use kai_proto::worker_broker::Allowance;
+
+use super::calls::*;
+
 /// When a call is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -26,15 +30,15 @@ pub enum When {
 /// One entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Denied {
-    /// The call's number here.
-    pub call: i64,
+    /// Which.
+    pub call: Call,
     /// In which cases.
     pub when: When,
     /// Why.
     pub reason: &'static str,
 }
 
-const fn always(call: i64, reason: &'static str) -> Denied {
+const fn always(call: Call, reason: &'static str) -> Denied {
     Denied {
         call,
         when: When::Always,
@@ -42,12 +46,9 @@ const fn always(call: i64, reason: &'static str) -> Denied {
     }
 }
 
-const fn denied(call: i64, when: When, reason: &'static str) -> Denied {
+const fn denied(call: Call, when: When, reason: &'static str) -> Denied {
     Denied { call, when, reason }
 }
-
-/// `open_tree_attr` of Linux 6.15, which libc does not name; new calls have one number everywhere.
-const OPEN_TREE_ATTR: i64 = 467;
 
 /// Bits of clone(2) that make namespaces. `CLONE_NEWTIME` shares its bit with the signal number of
 /// clone(2), which therefore cannot ask for it; unshare(2) and clone3(2) can, and are denied.
@@ -77,130 +78,138 @@ const FAMILIES: &[u32] = &[
 /// Protocols that are left: the family's own, TCP, UDP.
 const PROTOCOLS: &[u32] = &[0, libc::IPPROTO_TCP as u32, libc::IPPROTO_UDP as u32];
 
-/// Answered with `EPERM`, on every architecture.
+/// Answered with `EPERM`.
 pub const NOT_PERMITTED: &[Denied] = &[
-    always(libc::SYS_ptrace, "another process's memory and registers"),
-    always(libc::SYS_process_vm_readv, "another process's memory"),
-    always(libc::SYS_process_vm_writev, "another process's memory"),
-    always(libc::SYS_pidfd_getfd, "another process's descriptors"),
-    always(libc::SYS_kcmp, "what another process has open"),
-    always(libc::SYS_mount, "the file system's shape"),
-    always(libc::SYS_umount2, "would uncover what the broker hid"),
-    always(libc::SYS_open_tree, "the file system's shape"),
+    always(PTRACE, "another process's memory and registers"),
+    always(PROCESS_VM_READV, "another process's memory"),
+    always(PROCESS_VM_WRITEV, "another process's memory"),
+    always(PIDFD_GETFD, "another process's descriptors"),
+    always(KCMP, "what another process has open"),
+    always(MOUNT, "the file system's shape"),
+    always(UMOUNT2, "would uncover what the broker hid"),
+    always(OPEN_TREE, "the file system's shape"),
     always(OPEN_TREE_ATTR, "the file system's shape"),
-    always(libc::SYS_move_mount, "the file system's shape"),
-    always(libc::SYS_fsopen, "the file system's shape"),
-    always(libc::SYS_fsconfig, "the file system's shape"),
-    always(libc::SYS_fsmount, "the file system's shape"),
-    always(libc::SYS_fspick, "the file system's shape"),
-    always(libc::SYS_mount_setattr, "the file system's shape"),
-    always(libc::SYS_pivot_root, "the file system's shape"),
-    always(libc::SYS_chroot, "the file system's shape"),
+    always(MOVE_MOUNT, "the file system's shape"),
+    always(FSOPEN, "the file system's shape"),
+    always(FSCONFIG, "the file system's shape"),
+    always(FSMOUNT, "the file system's shape"),
+    always(FSPICK, "the file system's shape"),
+    always(MOUNT_SETATTR, "the file system's shape"),
+    always(PIVOT_ROOT, "the file system's shape"),
+    always(CHROOT, "the file system's shape"),
     always(
-        libc::SYS_unshare,
+        UNSHARE,
         "a user namespace opens much of the kernel to its maker",
     ),
-    always(libc::SYS_setns, "other namespaces"),
+    always(SETNS, "other namespaces"),
     denied(
-        libc::SYS_clone,
+        CLONE,
         When::AnyBit(0, NEW_NAMESPACES),
         "a user namespace opens much of the kernel to its maker",
     ),
+    always(KEYCTL, "keyrings are shared by all processes of an account"),
+    always(ADD_KEY, "likewise"),
+    always(REQUEST_KEY, "likewise, and starts a program as root"),
+    always(BPF, "a large part of the kernel"),
     always(
-        libc::SYS_keyctl,
-        "keyrings are shared by all processes of an account",
-    ),
-    always(libc::SYS_add_key, "likewise"),
-    always(
-        libc::SYS_request_key,
-        "likewise, and starts a program as root",
-    ),
-    always(libc::SYS_bpf, "a large part of the kernel"),
-    always(
-        libc::SYS_perf_event_open,
+        PERF_EVENT_OPEN,
         "a large part of the kernel; sees other processes",
     ),
     always(
-        libc::SYS_userfaultfd,
+        USERFAULTFD,
         "holds the kernel still in the middle of a copy",
     ),
+    always(IO_URING_SETUP, "does calls that these filters do not see"),
+    always(IO_URING_ENTER, "likewise"),
+    always(IO_URING_REGISTER, "likewise"),
+    always(KEXEC_LOAD, "the host"),
+    always(INIT_MODULE, "the host"),
+    always(FINIT_MODULE, "the host"),
+    always(DELETE_MODULE, "the host"),
+    always(QUOTACTL, "the host"),
+    always(QUOTACTL_FD, "the host"),
+    always(SWAPON, "the host"),
+    always(SWAPOFF, "the host"),
+    always(REBOOT, "the host"),
+    always(SETHOSTNAME, "the host"),
+    always(SETDOMAINNAME, "the host"),
+    always(ACCT, "the host"),
+    always(SYSLOG, "the kernel's log: addresses, and what others do"),
+    always(NAME_TO_HANDLE_AT, "the first half of opening by handle"),
     always(
-        libc::SYS_io_uring_setup,
-        "does calls that these filters do not see",
-    ),
-    always(libc::SYS_io_uring_enter, "likewise"),
-    always(libc::SYS_io_uring_register, "likewise"),
-    always(libc::SYS_kexec_load, "the host"),
-    always(libc::SYS_init_module, "the host"),
-    always(libc::SYS_finit_module, "the host"),
-    always(libc::SYS_delete_module, "the host"),
-    always(libc::SYS_quotactl, "the host"),
-    always(libc::SYS_quotactl_fd, "the host"),
-    always(libc::SYS_swapon, "the host"),
-    always(libc::SYS_swapoff, "the host"),
-    always(libc::SYS_reboot, "the host"),
-    always(libc::SYS_sethostname, "the host"),
-    always(libc::SYS_setdomainname, "the host"),
-    always(libc::SYS_acct, "the host"),
-    always(
-        libc::SYS_syslog,
-        "the kernel's log: addresses, and what others do",
-    ),
-    always(
-        libc::SYS_name_to_handle_at,
-        "the first half of opening by handle",
-    ),
-    always(
-        libc::SYS_open_by_handle_at,
+        OPEN_BY_HANDLE_AT,
         "opens files past directories (CVE-2014-3519)",
     ),
-    always(libc::SYS_fanotify_init, "what others do with files"),
-    always(libc::SYS_fanotify_mark, "likewise"),
-    always(libc::SYS_settimeofday, "the host's clock"),
-    always(libc::SYS_clock_settime, "the host's clock"),
-    always(libc::SYS_clock_adjtime, "the host's clock"),
-    always(libc::SYS_adjtimex, "the host's clock"),
-    always(libc::SYS_vhangup, "the terminal"),
+    always(FANOTIFY_INIT, "what others do with files"),
+    always(FANOTIFY_MARK, "likewise"),
+    always(SETTIMEOFDAY, "the host's clock"),
+    always(CLOCK_SETTIME, "the host's clock"),
+    always(CLOCK_ADJTIME, "the host's clock"),
+    always(ADJTIMEX, "the host's clock"),
+    always(VHANGUP, "the terminal"),
     denied(
-        libc::SYS_personality,
+        PERSONALITY,
         When::NoneOf(0, &[0, u32::MAX]),
         "turns off address randomisation; 0 and asking are harmless",
     ),
     denied(
-        libc::SYS_ioctl,
+        IOCTL,
         When::OneOf(1, TERMINAL_INPUT),
         "types into a terminal (CVE-2017-5226)",
     ),
     denied(
-        libc::SYS_sendto,
+        SENDTO,
         When::AnyBit(3, FAST_OPEN),
         "TCP fast open connects past Landlock's port list",
     ),
-    denied(libc::SYS_sendmsg, When::AnyBit(2, FAST_OPEN), "likewise"),
-    denied(libc::SYS_sendmmsg, When::AnyBit(3, FAST_OPEN), "likewise"),
+    denied(SENDMSG, When::AnyBit(2, FAST_OPEN), "likewise"),
+    denied(SENDMMSG, When::AnyBit(3, FAST_OPEN), "likewise"),
+    always(KEXEC_FILE_LOAD, "the host"),
+    always(IOPL, "ports of devices"),
+    always(IOPERM, "ports of devices"),
 ];
 
-/// Answered with `EPERM`, where these exist.
-#[cfg(target_arch = "x86_64")]
-pub const NOT_PERMITTED_HERE: &[Denied] = &[
-    always(libc::SYS_kexec_file_load, "the host"),
-    always(libc::SYS_iopl, "ports of devices"),
-    always(libc::SYS_ioperm, "ports of devices"),
+/// What each name under `allow` in users.yaml takes out of the tables. What it opens, and to whom, stands
+/// beside the name in [`Allowance::ALL`].
+pub const LIFTED: &[(Allowance, &[Call])] = &[
+    (
+        Allowance::Ptrace,
+        &[
+            PTRACE,
+            PROCESS_VM_READV,
+            PROCESS_VM_WRITEV,
+            PIDFD_GETFD,
+            KCMP,
+        ],
+    ),
+    (
+        Allowance::IoUring,
+        &[IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER],
+    ),
+    (Allowance::Perf, &[PERF_EVENT_OPEN]),
+    (Allowance::Keyrings, &[KEYCTL, ADD_KEY, REQUEST_KEY]),
+    (Allowance::Userfaultfd, &[USERFAULTFD]),
+    (Allowance::Personality, &[PERSONALITY]),
+    (Allowance::Namespaces, &[UNSHARE, SETNS, CLONE]),
 ];
 
-/// Answered with `EPERM`, where these exist.
-#[cfg(target_arch = "aarch64")]
-pub const NOT_PERMITTED_HERE: &[Denied] = &[always(libc::SYS_kexec_file_load, "the host")];
+/// True if a policy that allows `allow` leaves `call` open.
+#[must_use]
+pub fn lifted(call: Call, allow: &[Allowance]) -> bool {
+    LIFTED
+        .iter()
+        .any(|(allowance, calls)| allow.contains(allowance) && calls.contains(&call))
+}
 
 /// Answered with `ENOSYS`: the C library then falls back to what can be judged.
 pub const NOT_THERE: &[Denied] = &[always(
-    libc::SYS_clone3,
+    CLONE3,
     "its flags are in memory, where no filter sees them",
 )];
 
 /// Answered with `EAFNOSUPPORT`.
 pub const NO_SUCH_FAMILY: &[Denied] = &[denied(
-    libc::SYS_socket,
+    SOCKET,
     When::NoneOf(0, FAMILIES),
     "packet, Bluetooth, VSOCK and others: large parts of the kernel, and ways out",
 )];
@@ -208,12 +217,12 @@ pub const NO_SUCH_FAMILY: &[Denied] = &[denied(
 /// Answered with `EPROTONOSUPPORT`.
 pub const NO_SUCH_PROTOCOL: &[Denied] = &[
     denied(
-        libc::SYS_socket,
+        SOCKET,
         When::NoneOf(2, PROTOCOLS),
         "MPTCP passes Landlock's port list; SCTP and others are large parts of the kernel",
     ),
     denied(
-        libc::SYS_socket,
+        SOCKET,
         When::Unless(
             (0, libc::AF_NETLINK as u32),
             (2, libc::NETLINK_ROUTE as u32),

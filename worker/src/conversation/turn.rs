@@ -25,6 +25,9 @@ const TOOL: usize = 64;
 /// More tools than this do not run at once; what an agent claims beyond is not remembered.
 const TOOLS: usize = 256;
 
+/// Longest id of a tool's call, in bytes.
+const TOOL_ID: usize = 256;
+
 /// The model of messages that the agent makes itself, its failures for one.
 const SYNTHETIC: &str = "<synthetic>";
 
@@ -166,7 +169,8 @@ impl Turn {
     fn tool(&mut self, id: &str, name: &str, now: Instant, out: &mut Effects) {
         self.flush(out);
         out.event(self.prompt, TurnEvent::Tool(shorten(name.to_owned(), TOOL)));
-        if self.tools.len() < TOOLS {
+        // An id that is longer than any is not remembered either: its tool then has no clock of its own.
+        if self.tools.len() < TOOLS && id.len() <= TOOL_ID {
             self.tools.push((id.to_owned(), now));
         }
     }

@@ -28,6 +28,7 @@ use kai_proto::{
     conversation::{Failure, Finished, Outcome},
     ids::{PromptId, SessionId},
 };
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use acknowledged::Acknowledged;
@@ -67,6 +68,22 @@ pub struct Journal {
     session: Option<SessionId>,
     answers: Answers,
     acknowledged: Acknowledged,
+}
+
+/// Whether each of these directories' file systems has `bytes` left for an account without privileges.
+/// The worker looks, at each turn, because it alone knows of turns. One that was taken over may not look, and
+/// gains nothing: it could fill the disk without any turn, which quotas alone prevent. A file system that
+/// cannot be asked does not stop a turn; what it does not take is told then.
+#[must_use]
+pub fn has_space(directories: &[&Path], bytes: u64) -> bool {
+    directories.iter().all(|directory| {
+        statvfs(*directory).map_or(true, |found| {
+            found
+                .blocks_available()
+                .saturating_mul(found.fragment_size())
+                >= bytes
+        })
+    })
 }
 
 impl Journal {

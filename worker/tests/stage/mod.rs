@@ -86,8 +86,7 @@ impl Place {
         for name in ["home", "state"] {
             fs::create_dir(path(name)).unwrap();
         }
-        fs::write(path("agent"), format!("#!/bin/sh\n{PRELUDE}\n{script}\n")).unwrap();
-        fs::set_permissions(path("agent"), fs::Permissions::from_mode(0o755)).unwrap();
+        write_agent(&path("agent"), script);
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let hour = Duration::from_secs(3600);
         let assignment = Assignment {
@@ -107,11 +106,17 @@ impl Place {
             },
             connect_ports: None,
             read_paths: Vec::new(),
+            walls: kai_proto::worker_broker::Walls::default(),
         };
         Self {
             directory,
             assignment,
         }
+    }
+
+    /// Gives the next agent another script.
+    pub fn rewrite(&self, script: &str) {
+        write_agent(&self.directory.path().join("agent"), script);
     }
 
     pub fn home(&self) -> PathBuf {
@@ -150,6 +155,7 @@ impl Place {
                     assignment,
                     key: None,
                     tree: OneChild(None),
+                    enclosure: None,
                     engine,
                     control: its_control,
                     connection: its_gateway.into(),
@@ -166,6 +172,11 @@ impl Place {
         worker.gateway.hello();
         worker
     }
+}
+
+fn write_agent(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{PRELUDE}\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Written so that dash forks as little as can be.
@@ -237,6 +248,11 @@ impl Gateway {
             stream,
             frames: FrameReader::new(),
         }
+    }
+
+    /// Waits longer from now on.
+    pub fn patient(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
     }
 
     pub fn say(&mut self, message: &ToWorker) {

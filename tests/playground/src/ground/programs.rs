@@ -13,11 +13,12 @@ use std::{
 use super::GroundError;
 
 /// Every program of a whole kai, and those that only the playground has.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "kai-authd",
     "kai-brokerd",
     "kai-gateway",
     "kai-worker",
+    "kai-tools",
     "kai-broker",
     "kai-auth",
     "kai-play-agent",

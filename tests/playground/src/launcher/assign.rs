@@ -63,6 +63,7 @@ pub fn start_worker(
             .clone()
             .map(|ports| ports.into_iter().chain(agent.base_port()).collect()),
         read_paths: agent.read_paths.iter().map(|path| text(path)).collect(),
+        walls: kai_proto::worker_broker::Walls::default(),
     };
     let programs = config.paths.programs.clone().unwrap_or_default();
     start(&Order {

@@ -85,12 +85,13 @@ pub fn start(order: &Order<'_>) -> io::Result<Launched> {
     // Stays empty: a launch that fails says so on standard error. It closes at the exec.
     let (status, _open_until_exec) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let account = (geteuid(), getegid());
-    match sys::fork_into(u64::from(NAMESPACES.unsigned_abs()))? {
+    match sys::fork_into(u64::from(NAMESPACES.unsigned_abs()), None)? {
         Side::Parent { pid, pidfd } => Ok(Launched {
             pid,
             pidfd,
             control: ours,
             status: File::from(status),
+            cgroup: None,
         }),
         Side::Child => {
             // Its copy of the launcher's end would hide that the launcher is gone.

@@ -163,6 +163,8 @@ impl Launcher {
             uid: geteuid().as_raw(),
             second_factor: person.entry.second_factor,
             own_key: person.key_file.is_some(),
+            login: false,
+            weakened: Vec::new(),
             worker: self.workers.get(person.entry.id).map(Worker::status),
         }
     }

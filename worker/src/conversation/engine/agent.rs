@@ -16,10 +16,18 @@ use crate::{
     },
     conversation::{
         effects::Effects,
+        order::Whose,
         outcome,
         turn::{TooMuch, Turn},
     },
 };
+
+/// What an agent may write from one prompt to the next, in bytes. A busy turn of hours writes some tens
+/// of megabytes; one that writes this much is a flood, whatever is in it.
+pub const OUTPUT: u64 = 512 * 1024 * 1024;
+
+/// What a line counts at least, for a flood of short ones costs time all the same.
+const LEAST: u64 = 64;
 
 /// Longest version of an agent, in bytes, as its description is defined.
 const VERSION: usize = 64;
@@ -41,13 +49,23 @@ impl Engine {
 
     /// One line of the agent.
     pub fn line(&mut self, line: &[u8], now: Instant, out: &mut Effects) {
-        if line.is_empty() || !matches!(self.agent, Agent::Present { .. }) {
+        if !matches!(self.agent, Agent::Present { .. }) {
             return;
         }
-        let Ok(line) = protocol::read(line) else {
+        self.output = self.output.saturating_add(LEAST.max(line.len() as u64));
+        if self.output > OUTPUT {
+            return self.give_up(Failure::TooMuchOutput, now, out);
+        }
+        if line.is_empty() {
+            return;
+        }
+        let Ok(said) = protocol::read(line) else {
             return self.give_up(Failure::Garbage, now, out);
         };
-        let within = match line {
+        let Ok(whose) = self.order.judge(&said) else {
+            return self.give_up(Failure::Garbage, now, out);
+        };
+        let within = match said.line {
             Line::Begins(begins) => {
                 self.heard(None, now);
                 self.session = begins.session().or(self.session);
@@ -57,7 +75,7 @@ impl Engine {
             }
             Line::Retrying { attempt } => {
                 self.heard(None, now);
-                if let Some(turn) = &mut self.running {
+                if let Some(turn) = self.running.as_mut().filter(|_| whose == Whose::Prompt) {
                     turn.flush(out);
                     out.event(turn.prompt, TurnEvent::Retrying { attempt });
                 }
@@ -66,7 +84,9 @@ impl Engine {
             Line::Stream { parent, event } => {
                 self.heard(parent.as_deref(), now);
                 match &mut self.running {
-                    Some(turn) if parent.is_none() => turn.event(event, now, out),
+                    Some(turn) if parent.is_none() && whose == Whose::Prompt => {
+                        turn.event(event, now, out)
+                    }
                     _ => Ok(()),
                 }
             }
@@ -78,7 +98,7 @@ impl Engine {
                 self.heard(parent.as_deref(), now);
                 self.keep_session();
                 match &mut self.running {
-                    Some(turn) if parent.is_none() => {
+                    Some(turn) if parent.is_none() && whose == Whose::Prompt => {
                         turn.failure = error.or(turn.failure.take());
                         turn.message(&message, now, out)
                     }
@@ -97,10 +117,10 @@ impl Engine {
                 self.answer(&id, &request, out)
             }
             Line::Result(result) => {
-                self.result(&result, now, out);
+                self.result(&result, whose, now, out);
                 Ok(())
             }
-            Line::Other => {
+            Line::Response { .. } | Line::Other => {
                 self.heard(None, now);
                 Ok(())
             }
@@ -152,13 +172,13 @@ impl Engine {
         }
     }
 
-    fn result(&mut self, result: &TurnResult, now: Instant, out: &mut Effects) {
+    fn result(&mut self, result: &TurnResult, whose: Whose, now: Instant, out: &mut Effects) {
         if let Agent::Present { cost, .. } = &mut self.agent {
             let total = result.total_micro_usd();
             let share = total.saturating_sub(*cost);
             *cost = (*cost).max(total);
             self.cost_of_session = self.cost_of_session.saturating_add(share);
-            let Some(turn) = &mut self.running else {
+            let Some(turn) = self.running.as_mut().filter(|_| whose == Whose::Prompt) else {
                 return;
             };
             let outcome = outcome::of_result(result, turn.failure.as_deref(), turn.stopping());
@@ -180,6 +200,14 @@ impl Engine {
             }
         }
         self.next(now, out);
+    }
+
+    /// The agent complained, in so many bytes. They count as all that it writes.
+    pub fn complained(&mut self, bytes: usize, now: Instant, out: &mut Effects) {
+        self.output = self.output.saturating_add(bytes as u64);
+        if self.output > OUTPUT && matches!(self.agent, Agent::Present { .. }) {
+            self.give_up(Failure::TooMuchOutput, now, out);
+        }
     }
 
     /// The agent wrote a line that is longer than a worker takes.

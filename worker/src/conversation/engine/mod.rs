@@ -7,6 +7,7 @@ mod agent;
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,7 @@ use kai_proto::{
 
 use super::{
     effects::Effects,
+    order::Order,
     turn::{Due, Turn},
 };
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
         command::Start,
         requests::{self, Control},
     },
-    durable::{Answer, Journal},
+    durable::{self, Answer, Journal},
 };
 
 /// Prompts that wait behind the running one.
@@ -59,8 +61,16 @@ pub struct Engine {
     clocks: Clocks,
     model: Option<ModelName>,
     budget: Option<u64>,
+    /// Where the agent and the worker write.
+    homes: [PathBuf; 2],
+    /// Bytes that must be free there before a turn begins.
+    free: u64,
     started: UnixSeconds,
     agent: Agent,
+    /// What the agent may say next.
+    order: Order,
+    /// Bytes that the agent wrote since the last prompt began.
+    output: u64,
     session: Option<SessionId>,
     running: Option<Turn>,
     queue: VecDeque<Prompt>,
@@ -87,8 +97,12 @@ impl Engine {
             clocks: assignment.clocks,
             model: assignment.model.clone(),
             budget: assignment.budget_micro_usd,
+            homes: [&assignment.home, &assignment.state].map(PathBuf::from),
+            free: assignment.walls.free,
             started,
             agent: Agent::Absent,
+            order: Order::default(),
+            output: 0,
             running: None,
             queue: VecDeque::new(),
             anew: false,
@@ -203,6 +217,7 @@ impl Engine {
 
     fn control(&mut self, request: Control<'_>, out: &mut Effects) {
         self.requests = self.requests.wrapping_add(1);
+        self.order.asked(self.requests);
         requests::control(&mut out.lines, self.requests, request);
     }
 
@@ -235,6 +250,9 @@ impl Engine {
         if left == Some(0) {
             return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Budget), out);
         }
+        if !durable::has_space(&self.homes.each_ref().map(PathBuf::as_path), self.free) {
+            return self.finish_unrun(prompt.id, Outcome::Failed(Failure::LowSpace), out);
+        }
         if let Err(error) = self.journal.begin(prompt.id) {
             tracing::warn!(%error, "a prompt cannot be recorded");
             return self.finish_unrun(prompt.id, Outcome::Failed(Failure::Disk), out);
@@ -250,6 +268,7 @@ impl Engine {
                 self.control(Control::SetModel { model: name }, out);
             }
             Agent::Absent | Agent::Leaving => {
+                self.order = Order::begin();
                 self.agent = Agent::Present {
                     model: wanted.clone(),
                     cost: 0,
@@ -261,6 +280,8 @@ impl Engine {
                 });
             }
         }
+        self.output = 0;
+        self.order.prompted();
         requests::user(&mut out.lines, &prompt.text);
     }
 

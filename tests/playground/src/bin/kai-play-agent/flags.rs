@@ -71,7 +71,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Str
             "--output-format" => output = only("stream-json", &name, &value()?)?,
             "--permission-prompt-tool" => flags.ask = only("stdio", &name, &value()?)?,
             "--setting-sources" => sources(&value()?)?,
-            "--mcp-config" => drop(value()?),
+            "--mcp-config" | "--disallowedTools" => drop(value()?),
             "--model" => flags.model = Some(value()?),
             "--resume" | "-r" => flags.resume = Some(session(&name, &value()?)?),
             "--session-id" => flags.session = Some(session(&name, &value()?)?),
@@ -131,7 +131,7 @@ Options:
   --resume=UUID, --session-id=UUID    go on with a session, or name the new one
   --model=NAME                        taken, and only ever named
   --max-budget-usd=AMOUNT             where the made-up cost is cut off
-  --setting-sources=, --strict-mcp-config, --mcp-config=JSON,
+  --setting-sources=, --strict-mcp-config, --mcp-config=JSON, --disallowedTools=RULES,
   --append-system-prompt-file=FILE    taken, without effect
   -h, --help                          print this
   -v, --version                       print the version
@@ -147,7 +147,9 @@ Prompts with a meaning of their own, beside shell commands:
   hang              says nothing more, whatever happens
   garbage           writes a line that is not JSON
   bigline N         writes a line of N megabytes
-  flood             writes text until it is interrupted"
+  flood             writes text until it is interrupted
+  lie HOW           writes what an agent must not, floods, or plays dead: session, text,
+                    response, request, late, nul, line, lines, stop, deaf, orphan"
         .to_owned()
 }
 
@@ -172,6 +174,7 @@ mod tests {
             "--permission-prompt-tool=stdio",
             "--setting-sources=",
             "--strict-mcp-config",
+            "--disallowedTools=Read(//proc/**)",
             "--resume=2c797a4c-d557-4c2e-a63c-9f6b29bafb1b",
             "--model=opus",
             "--max-budget-usd=1.500000",

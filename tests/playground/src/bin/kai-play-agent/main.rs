@@ -7,12 +7,14 @@
 //! - [`speech`]: the lines that are written.
 //! - [`session`]: the transcript, by which a session is resumed.
 //! - [`words`]: what a prompt asks for.
+//! - [`lies`]: what an agent that somebody has taken over might do.
 //! - [`turn`]: one prompt and its answer.
 //! - [`shell`]: the tool.
 #![forbid(unsafe_code)]
 
 mod flags;
 mod host;
+mod lies;
 mod session;
 mod shell;
 mod speech;

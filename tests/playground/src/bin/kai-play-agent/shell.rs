@@ -2,6 +2,7 @@
 //! it.
 
 use std::{
+    env,
     io::{self, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -26,14 +27,16 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts `/bin/sh -c` with both outputs in one.
+    /// Starts `CLAUDE_CODE_SHELL -c`, or `/bin/sh -c`, with both outputs in one. The real agent takes
+    /// that variable's program likewise.
     ///
     /// # Errors
     /// What the start answers.
     pub fn start(command: &str) -> io::Result<Self> {
         let (output, its_output) = UnixStream::pair()?;
         let its_errors = its_output.try_clone()?;
-        let child = Command::new("/bin/sh")
+        let shell = env::var_os("CLAUDE_CODE_SHELL").unwrap_or_else(|| "/bin/sh".into());
+        let child = Command::new(shell)
             .args(["-c", command])
             .stdin(Stdio::null())
             .stdout(OwnedFd::from(its_output))

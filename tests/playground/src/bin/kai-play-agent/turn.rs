@@ -201,6 +201,12 @@ impl Agent<'_> {
             Word::Ask => self.ask_the_user(),
             Word::Flood => self.flood(),
             Word::Shell(command) => self.shell(&command),
+            Word::Lie(lie) => {
+                self.begin();
+                self.speech.send()?;
+                lie.tell()?;
+                self.say(&["nobody noticed"])
+            }
             Word::BigLine(megabytes) => {
                 let padding = "x".repeat(megabytes << 20);
                 self.speech

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::lies::Lie;
+
 /// A prompt's meaning.
 #[derive(Debug, PartialEq)]
 pub enum Word {
@@ -29,6 +31,8 @@ pub enum Word {
     WhoamiSession,
     /// Answer at once.
     Bench,
+    /// Lie, flood or play dead, in this way.
+    Lie(Lie),
     /// Run this.
     Shell(String),
 }
@@ -64,6 +68,7 @@ pub fn read(prompt: &str) -> Word {
         ("flood", "") => Word::Flood,
         ("whoami-session", "") => Word::WhoamiSession,
         ("bench", _) => Word::Bench,
+        ("lie", name) => Lie::named(name).map_or_else(shell, Word::Lie),
         _ => shell(),
     }
 }
@@ -124,6 +129,8 @@ mod tests {
             ),
             ("crash now", shell("crash now")),
             ("bench 17", Word::Bench),
+            ("lie session", Word::Lie(Lie::Session)),
+            ("lie often", shell("lie often")),
             ("id; ls -l", shell("id; ls -l")),
             ("", shell("")),
         ];

@@ -1,0 +1,161 @@
+//! A worker's own /etc: files as they were at its start, directories as the host has them.
+//!
+//! Landlock grants inodes. A host replaces files of /etc by rename(2), as useradd(8) does with
+//! /etc/passwd, and the new inode would be out of a running worker's reach; a mount over the old one is
+//! no help, because the rename takes it away in every namespace. So the directory itself is the
+//! worker's: a read-only tmpfs with copies of the files, and the host's directories bound into it, in
+//! which what is replaced stays in reach of the rule for the directory.
+//!
+//! Nothing is copied that the account could not read, so that a mistake in the worker's own list of
+//! secrets uncovers nothing.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink},
+    },
+    path::Path,
+};
+
+use nix::{
+    fcntl::{OFlag, open},
+    mount::{MsFlags, mount},
+    sys::stat::Mode,
+};
+
+use crate::{accounts::Account, sys};
+
+/// Options of the tmpfs.
+const OPTIONS: &str = "mode=0755,size=16m,nr_inodes=8k";
+/// Largest file that is copied; the linker's cache of a large host has a few hundred KiB.
+const LARGEST: u64 = 4 << 20;
+
+/// What becomes of one name of /etc.
+#[derive(Debug)]
+enum Entry {
+    /// A directory, bound.
+    Directory(OwnedFd),
+    /// A file, copied.
+    File(File, fs::Metadata),
+    /// A link, made again.
+    Link(std::path::PathBuf),
+}
+
+/// Replaces `etc` by the account's view of it. What is in `hidden` is left out.
+///
+/// # Errors
+/// What the kernel answers; a single name that cannot be read is left out instead.
+pub(super) fn replace(
+    etc: &Path,
+    account: &Account,
+    hidden: &[std::path::PathBuf],
+) -> io::Result<()> {
+    let mut entries = Vec::with_capacity(256);
+    for entry in fs::read_dir(etc)? {
+        let path = entry?.path();
+        if hidden.contains(&path) {
+            continue;
+        }
+        if let (Some(name), Some(found)) = (path.file_name(), look(&path, account)) {
+            entries.push((name.to_owned(), found));
+        }
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), etc, Some("tmpfs"), flags, Some(OPTIONS))?;
+    for (name, entry) in entries {
+        make(etc, &name, entry)?;
+    }
+    let again = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, etc, None::<&str>, again, None::<&str>)?;
+    Ok(())
+}
+
+fn look(path: &Path, account: &Account) -> Option<Entry> {
+    let found = fs::symlink_metadata(path).ok()?;
+    if found.is_symlink() {
+        return Some(Entry::Link(fs::read_link(path).ok()?));
+    }
+    if found.is_dir() {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        return may(account, &found, 0o1)
+            .then(|| open(path, flags, Mode::empty()).ok().map(Entry::Directory))?;
+    }
+    if !found.is_file() || found.len() > LARGEST || !may(account, &found, 0o4) {
+        return None;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    // Again, of what was opened.
+    let found = file.metadata().ok()?;
+    (found.is_file() && may(account, &found, 0o4)).then_some(Entry::File(file, found))
+}
+
+/// Whether the account has the permission `bit`, 4 to read or 1 to traverse, by owner, group and mode.
+fn may(account: &Account, found: &fs::Metadata, bit: u32) -> bool {
+    let shift = if found.uid() == account.uid.as_raw() {
+        6
+    } else if account.groups.iter().any(|gid| gid.as_raw() == found.gid()) {
+        3
+    } else {
+        0
+    };
+    found.mode() & (bit << shift) != 0
+}
+
+fn make(etc: &Path, name: &OsStr, entry: Entry) -> io::Result<()> {
+    let path = etc.join(name);
+    match entry {
+        Entry::Link(target) => symlink(target, path),
+        Entry::Directory(directory) => {
+            fs::create_dir(&path)?;
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let place = open(&path, flags, Mode::empty())?;
+            sys::mount_on(&sys::clone_tree(&directory)?, &place)
+        }
+        Entry::File(file, found) => {
+            let mut copy = File::create_new(path)?;
+            io::copy(&mut io::Read::take(file, LARGEST), &mut copy)?;
+            fchown(&copy, Some(found.uid()), Some(found.gid()))?;
+            copy.set_permissions(Permissions::from_mode(found.mode() & 0o777))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::{Gid, Uid};
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_account_may_read_is_copied() {
+        let mut account = Account {
+            name: "alice".to_owned().try_into().unwrap(),
+            uid: Uid::from_raw(61_001),
+            gid: Gid::from_raw(61_001),
+            groups: vec![Gid::from_raw(61_001)],
+            home: "/home/alice".into(),
+            shell: "/bin/sh".into(),
+            login: false,
+        };
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        fs::write(&path, "x").unwrap();
+        for (mode, open) in [(0o644, true), (0o640, false), (0o600, false), (0o604, true)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(look(&path, &account).is_some(), open, "{mode:o}");
+        }
+
+        account.groups.push(nix::unistd::getgid());
+        for (mode, open) in [(0o640, true), (0o604, false), (0o644, true)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(look(&path, &account).is_some(), open, "{mode:o} by group");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What users.yaml says of one user's walls, as that user's agent meets it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+
+use kai_tests::{ALICE, BOB, Kai, is_root};
+
+/// Asks alice's agent to run `command`, and gives what it printed on both streams.
+fn output(kai: &Kai, command: &str) -> String {
+    let marked = format!("{{ {command} ; }} 2>&1; echo \"[status $?]\"");
+    let answer = kai.ask(ALICE, &marked, "[status ");
+    answer.text().to_owned()
+}
+
+/// An account that is removed when this is dropped.
+struct Throwaway(String);
+
+impl Throwaway {
+    fn new() -> Self {
+        let name = format!("kai-pol-{}", std::process::id());
+        let made = Command::new("useradd")
+            .args(["--no-create-home", &name])
+            .status();
+        assert!(made.unwrap().success());
+        Self(name)
+    }
+}
+
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_file_of_etc_that_the_host_replaces_stays_in_a_running_workers_reach() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let before = output(&kai, "grep -c . /etc/passwd");
+    assert!(before.contains("[status 0]"), "{before}");
+
+    // Makes /etc/passwd anew and renames it into its place.
+    let _account = Throwaway::new();
+
+    assert_eq!(output(&kai, "grep -c . /etc/passwd"), before);
+    assert!(output(&kai, "id -un").contains("[status 0]"));
+}
+
+#[test]
+fn a_policy_that_lowers_a_wall_is_shown_as_such_and_opens_what_it_says_and_no_more() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::Builder::new()
+        .prefix("kai-policy")
+        .tempdir_in("/srv")
+        .unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    use std::{fs, os::unix::fs::PermissionsExt};
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["read", "write", "neither"] {
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(&format!("{name}/file")), "content").unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let policy = format!(
+        "paths: {{read: [{}], write: [{}]}}\nallow: [ptrace]\nlimits: {{files: 300, tmp: 16m}}",
+        path("read"),
+        path("write")
+    );
+    let kai =
+        Kai::start(|options| options.people[0].keys = policy.lines().map(str::to_owned).collect());
+
+    let open = |command: &str| output(&kai, command).contains("[status 0]");
+    assert!(open(&format!("cat {}", path("read/file"))));
+    assert!(!open(&format!("touch {}", path("read/new"))));
+    assert!(open(&format!("touch {}", path("write/new"))));
+    assert!(!open(&format!("cat {}", path("neither/file"))));
+    assert!(
+        !open("head -c 20000000 /dev/zero > /tmp/large"),
+        "more than tmp"
+    );
+    assert!(output(&kai, "ulimit -Hn").contains("300"));
+    kai.ask(BOB, "echo bob is here", "bob is here");
+    let hosts = "NET host: open are what listens on localhost";
+    let table = kai.ground.broker_command(&["status"]).unwrap();
+    let expected = format!(
+        "alice: weakened: reads {}; writes {}; allow ptrace",
+        path("read"),
+        path("write")
+    );
+    assert!(table.contains(&expected), "{table}");
+    assert!(table.contains(hosts), "{table}");
+    let by = ["cgroup: ", "rlimits: 512 processes, no limit of memory"];
+    assert!(by.iter().any(|by| table.contains(by)), "{table}");
+    assert!(!table.contains("bob: weakened"), "{table}");
+    assert!(
+        table.contains(", kai)"),
+        "the kind of account is not in\n{table}"
+    );
+}
+
+#[test]
+fn without_a_network_an_agent_works_and_reaches_nothing_of_the_hosts() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|options| options.people[0].keys = vec!["network: none".to_owned()]);
+
+    let seen = output(&kai, "tail -n +3 /proc/net/dev | cut -d: -f1");
+
+    assert!(seen.contains("lo") && seen.contains("[status 0]"), "{seen}");
+    assert!(!seen.contains("eth"), "{seen}");
+    kai.ask(BOB, "echo bob is here", "bob is here");
+    let status: serde_json::Value =
+        serde_json::from_str(&kai.ground.broker_command(&["status", "--json"]).unwrap()).unwrap();
+    let net = |user: usize| {
+        let layers = status["users"][user]["worker"]["layers"]
+            .as_array()
+            .unwrap();
+        let net = layers.iter().find(|layer| layer["name"] == "net").unwrap();
+        net["standing"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([net(0), net(1)], ["on", "off"]);
+}
