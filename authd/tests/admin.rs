@@ -407,6 +407,8 @@ fn broker_for_one_command(ground: &Ground) -> thread::JoinHandle<()> {
             account: "bob".to_owned().try_into().unwrap(),
             uid: 1002,
             second_factor: SecondFactor::Optional,
+            login: false,
+            weakened: Vec::new(),
             own_key: false,
             worker: None,
         };
