@@ -91,8 +91,7 @@ impl Cgroups {
         self.next += 1;
         let path = self.root.join(format!("{WORKER}{}", self.next));
         fs::create_dir(&path)?;
-        let directory = OwnedFd::from(File::open(&path)?);
-        let cgroup = Cgroup { path, directory };
+        let cgroup = Cgroup::open(path)?;
         let set = |file: &str, value: &str| fs::write(cgroup.path.join(file), value);
         set(
             "memory.max",
@@ -121,6 +120,15 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// The group at `path`, which from here on is removed with it.
+    ///
+    /// # Errors
+    /// What open(2) answers.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let directory = OwnedFd::from(File::open(&path)?);
+        Ok(Self { path, directory })
+    }
+
     /// Ends every process in it (`cgroup.kill`, Linux 5.14).
     pub fn kill(&self) {
         let _ = fs::write(self.path.join("cgroup.kill"), "1");

@@ -21,6 +21,7 @@ use std::{
 
 use kai_brokerd::{
     accounts::Account,
+    cgroups::Cgroup,
     launch::{self, LaunchError, LoginFiles, Order, Step, WorkerProgram, World},
     policy::{Limits, Network},
     sys,
@@ -106,6 +107,10 @@ impl Place {
     }
 
     fn launch(&self) -> Result<Launched, LaunchError> {
+        self.launch_in(None)
+    }
+
+    fn launch_in(&self, cgroup: Option<Cgroup>) -> Result<Launched, LaunchError> {
         let (connection, its_connection) = UnixStream::pair().unwrap();
         let assignment = assignment();
         let launched = launch::start(Order {
@@ -115,7 +120,7 @@ impl Place {
             world: &self.world,
             network: self.network,
             limits: &self.limits,
-            cgroup: None,
+            cgroup,
             connection: &its_connection,
             key: None,
         })?;
@@ -396,6 +401,53 @@ fn a_network_of_its_own_has_a_loopback_and_nothing_else() {
     );
 }
 
+fn a_worker_begins_in_its_cgroup_and_the_group_ends_with_it() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let unified = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (place, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(place))
+    });
+    let Some(unified) = unified else {
+        return eprintln!("skipped: needs cgroup v2, with or without controllers");
+    };
+    let name = format!("kai-launch-test-{}", std::process::id());
+    let group = unified.join(&name);
+    fs::create_dir(&group).unwrap();
+    let place = Place::new();
+    let mut worker = place
+        .launch_in(Some(Cgroup::open(group.clone()).unwrap()))
+        .unwrap();
+
+    let outside = fs::read_to_string(format!("/proc/{}/cgroup", worker.launched.pid)).unwrap();
+    assert!(
+        outside.lines().any(|line| line == format!("0::/{name}")),
+        "{outside}"
+    );
+    let inside = worker.run("grep ^0:: /proc/self/cgroup");
+    assert_eq!(inside, "0::/", "its group is the root that it sees");
+    worker.run("setsid sleep 6004 >/dev/null 2>&1 & true");
+    assert!(
+        fs::read_to_string(group.join("cgroup.procs"))
+            .unwrap()
+            .lines()
+            .count()
+            >= 2
+    );
+    let written = worker
+        .run("echo 1 > /sys/fs/cgroup/unified/cgroup.procs; echo 1 > /sys/fs/cgroup/cgroup.procs");
+    assert!(!written.is_empty(), "an account cannot write groups");
+
+    worker.end();
+    assert!(
+        fs::read_to_string(group.join("cgroup.procs"))
+            .unwrap()
+            .is_empty()
+    );
+    drop(worker);
+    assert!(!group.exists());
+}
+
 fn limits_of_the_policy_hold_for_all_that_a_worker_starts() {
     let mut place = Place::new();
     place.limits = Limits {
@@ -490,6 +542,10 @@ fn main() {
         (
             "a_network_of_its_own_has_a_loopback_and_nothing_else",
             a_network_of_its_own_has_a_loopback_and_nothing_else,
+        ),
+        (
+            "a_worker_begins_in_its_cgroup_and_the_group_ends_with_it",
+            a_worker_begins_in_its_cgroup_and_the_group_ends_with_it,
         ),
         (
             "limits_of_the_policy_hold_for_all_that_a_worker_starts",

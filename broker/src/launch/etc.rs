@@ -12,7 +12,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions, Permissions},
-    io,
+    io::{self, Read, Write},
     os::{
         fd::OwnedFd,
         unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink},
@@ -55,12 +55,13 @@ pub(super) fn replace(
 ) -> io::Result<()> {
     let mut entries = Vec::with_capacity(256);
     for entry in fs::read_dir(etc)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         if hidden.contains(&path) {
             continue;
         }
-        if let (Some(name), Some(found)) = (path.file_name(), look(&path, account)) {
-            entries.push((name.to_owned(), found));
+        if let Some(found) = look(&path, entry.file_type()?, account) {
+            entries.push((entry.file_name(), found));
         }
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -73,17 +74,17 @@ pub(super) fn replace(
     Ok(())
 }
 
-fn look(path: &Path, account: &Account) -> Option<Entry> {
-    let found = fs::symlink_metadata(path).ok()?;
-    if found.is_symlink() {
+fn look(path: &Path, kind: fs::FileType, account: &Account) -> Option<Entry> {
+    if kind.is_symlink() {
         return Some(Entry::Link(fs::read_link(path).ok()?));
     }
-    if found.is_dir() {
+    if kind.is_dir() {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        return may(account, &found, 0o1)
-            .then(|| open(path, flags, Mode::empty()).ok().map(Entry::Directory))?;
+        let directory = File::from(open(path, flags, Mode::empty()).ok()?);
+        let found = directory.metadata().ok()?;
+        return may(account, &found, 0o1).then(|| Entry::Directory(directory.into()));
     }
-    if !found.is_file() || found.len() > LARGEST || !may(account, &found, 0o4) {
+    if !kind.is_file() {
         return None;
     }
     let file = OpenOptions::new()
@@ -91,9 +92,9 @@ fn look(path: &Path, account: &Account) -> Option<Entry> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .ok()?;
-    // Again, of what was opened.
     let found = file.metadata().ok()?;
-    (found.is_file() && may(account, &found, 0o4)).then_some(Entry::File(file, found))
+    let copied = found.is_file() && found.len() <= LARGEST && may(account, &found, 0o4);
+    copied.then_some(Entry::File(file, found))
 }
 
 /// Whether the account has the permission `bit`, 4 to read or 1 to traverse, by owner, group and mode.
@@ -119,10 +120,23 @@ fn make(etc: &Path, name: &OsStr, entry: Entry) -> io::Result<()> {
             sys::mount_on(&sys::clone_tree(&directory)?, &place)
         }
         Entry::File(file, found) => {
-            let mut copy = File::create_new(path)?;
-            io::copy(&mut io::Read::take(file, LARGEST), &mut copy)?;
-            fchown(&copy, Some(found.uid()), Some(found.gid()))?;
-            copy.set_permissions(Permissions::from_mode(found.mode() & 0o777))
+            // One read and one write: copy_file_range(2) and sendfile(2) cost more where files are small.
+            let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1);
+            file.take(LARGEST).read_to_end(&mut content)?;
+            let mut copy = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(found.mode() & 0o777)
+                .open(path)?;
+            copy.write_all(&content)?;
+            if (found.uid(), found.gid()) != (0, 0) {
+                fchown(&copy, Some(found.uid()), Some(found.gid()))?;
+            }
+            // What the umask of the broker took away.
+            if found.mode() & 0o022 != 0 {
+                copy.set_permissions(Permissions::from_mode(found.mode() & 0o777))?;
+            }
+            Ok(())
         }
     }
 }
@@ -147,15 +161,20 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         fs::write(&path, "x").unwrap();
+        let kind = fs::metadata(&path).unwrap().file_type();
         for (mode, open) in [(0o644, true), (0o640, false), (0o600, false), (0o604, true)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(look(&path, &account).is_some(), open, "{mode:o}");
+            assert_eq!(look(&path, kind, &account).is_some(), open, "{mode:o}");
         }
 
         account.groups.push(nix::unistd::getgid());
         for (mode, open) in [(0o640, true), (0o604, false), (0o644, true)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(look(&path, &account).is_some(), open, "{mode:o} by group");
+            assert_eq!(
+                look(&path, kind, &account).is_some(),
+                open,
+                "{mode:o} by group"
+            );
         }
     }
 }
