@@ -45,13 +45,15 @@ struct Lines {
 struct Memory(Rc<RefCell<Lines>>);
 
 impl AuditLog for Memory {
-    fn append(&mut self, record: &Record, _: SystemTime) -> io::Result<()> {
+    fn append_all(&mut self, records: &[Record], _: SystemTime) -> io::Result<()> {
         let mut lines = self.0.borrow_mut();
-        if lines.room == Some(0) {
-            return Err(io::ErrorKind::StorageFull.into());
+        for record in records {
+            if lines.room == Some(0) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            lines.room = lines.room.map(|room| room - 1);
+            lines.written.push(format!("{record:?}"));
         }
-        lines.room = lines.room.map(|room| room - 1);
-        lines.written.push(format!("{record:?}"));
         Ok(())
     }
 }
@@ -153,7 +155,11 @@ impl Bench {
             grant: grant.cloned(),
         };
         let now = self.now();
-        match self.authority.to_broker(State::Greeted, &request, now).reply {
+        match self
+            .authority
+            .to_broker(State::Greeted, &request, now)
+            .reply
+        {
             broker_authd::Reply::Checked { user: of, standing } => {
                 assert_eq!(of, user.id);
                 standing
@@ -246,7 +252,10 @@ impl Bench {
 
     fn ended(&mut self) -> Vec<(i64, GrantEnd)> {
         let ended = self.authority.take_ended();
-        ended.iter().map(|ended| (ended.user.into(), ended.end)).collect()
+        ended
+            .iter()
+            .map(|ended| (ended.user.into(), ended.end))
+            .collect()
     }
 
     /// The events of the lines since this was last asked.
@@ -264,7 +273,10 @@ impl Bench {
 }
 
 fn digits(secret: &[u8; 20], step: u64) -> TotpCode {
-    let totp = totp_rs::Builder::new().with_secret(*secret).build().unwrap();
+    let totp = totp_rs::Builder::new()
+        .with_secret(*secret)
+        .build()
+        .unwrap();
     match Code::parse(&totp.generate(step * 30).to_string()) {
         Some(Code::Totp(code)) => code,
         other => panic!("{other:?}"),
@@ -295,9 +307,15 @@ fn nothing_is_answered_before_hello_and_none_said_twice() {
         grant: None,
     };
     assert_eq!(bench.authority.to_gateway(State::Fresh, &ask, now), refused);
-    assert_eq!(bench.authority.to_gateway(State::Greeted, &hello, now), refused);
+    assert_eq!(
+        bench.authority.to_gateway(State::Greeted, &hello, now),
+        refused
+    );
     let answer = bench.authority.to_gateway(State::Fresh, &hello, now);
-    assert_eq!(answer, Answer::go_on(gateway_authd::Reply::Hello(Hello::ours())));
+    assert_eq!(
+        answer,
+        Answer::go_on(gateway_authd::Reply::Hello(Hello::ours()))
+    );
 
     let refused = Answer::end(broker_authd::Reply::Refused(Refusal::NotPermitted));
     let ask = broker_authd::Request::Check {
@@ -310,7 +328,10 @@ fn nothing_is_answered_before_hello_and_none_said_twice() {
     let mut session = Session::default();
     for (state, request) in [
         (State::Fresh, admin_authd::Request::Status),
-        (State::Greeted, admin_authd::Request::Hello(AdminHello::of(0))),
+        (
+            State::Greeted,
+            admin_authd::Request::Hello(AdminHello::of(0)),
+        ),
     ] {
         let answer = bench
             .authority
@@ -448,7 +469,10 @@ fn a_grant_ends_when_it_is_idle_and_a_message_puts_that_off_and_a_check_does_not
     bench.pass(29 * MINUTE);
     assert!(proven(bench.check(&alice.user, Some(&grant))));
     bench.pass(MINUTE);
-    assert_eq!(bench.standing(&alice.user, Some(&grant)), Standing::CodeNeeded);
+    assert_eq!(
+        bench.standing(&alice.user, Some(&grant)),
+        Standing::CodeNeeded
+    );
     assert_eq!(bench.ended(), [(1, GrantEnd::Idle)]);
     assert_eq!(bench.events()[2..], ["grant.ended"]);
 }
@@ -513,7 +537,10 @@ fn a_second_right_code_replaces_the_grant_without_an_end() {
         Standing::Proven { .. }
     ));
     assert_eq!(bench.ended(), []);
-    assert_eq!(bench.events(), ["grant.ended", "code.accepted", "grant.made"]);
+    assert_eq!(
+        bench.events(),
+        ["code.accepted", "grant.ended", "grant.made"]
+    );
 }
 
 #[test]
@@ -530,7 +557,10 @@ fn lock_ends_the_grant_whoever_holds_it() {
     bench.lock(&user("nobody", 99));
 
     assert_eq!(bench.ended(), [(1, GrantEnd::Locked)]);
-    assert_eq!(bench.standing(&alice.user, Some(&grant)), Standing::CodeNeeded);
+    assert_eq!(
+        bench.standing(&alice.user, Some(&grant)),
+        Standing::CodeNeeded
+    );
     assert!(matches!(
         bench.standing(&bob.user, Some(&of_bob)),
         Standing::Proven { .. }
@@ -543,10 +573,19 @@ fn three_failures_lock_and_what_comes_meanwhile_is_neither_looked_at_nor_charged
     let alice = bench.enrol("alice", 1);
     let wrong = bench.wrong(&alice);
     let until = bench.wall + 15 * MINUTE + 1;
-    for verdict in [Verdict::Refused, Verdict::Refused, Verdict::Locked { until }] {
+    for verdict in [
+        Verdict::Refused,
+        Verdict::Refused,
+        Verdict::Locked { until },
+    ] {
         assert_eq!(bench.verify(&alice.user, wrong.clone()), verdict);
     }
-    let lines = ["code.refused", "code.refused", "code.refused", "code.locked"];
+    let lines = [
+        "code.refused",
+        "code.refused",
+        "code.refused",
+        "code.locked",
+    ];
     assert_eq!(bench.events(), lines);
     for code in [bench.right(&alice), wrong.clone()] {
         for _ in 0..100 {
@@ -557,7 +596,10 @@ fn three_failures_lock_and_what_comes_meanwhile_is_neither_looked_at_nor_charged
     assert_eq!(bench.events(), [""; 0]);
     let counts = bench.row(&alice).enrolled.counts;
     assert_eq!((counts.failures, counts.lockouts), (0, 1));
-    assert_eq!(bench.standing(&alice.user, None), Standing::Locked { until });
+    assert_eq!(
+        bench.standing(&alice.user, None),
+        Standing::Locked { until }
+    );
     assert_eq!(bench.check(&alice.user, None), Standing::Locked { until });
 
     // Its end by boottime, and a second one twice as long.
@@ -719,7 +761,12 @@ fn a_recovery_code_is_taken_once_and_charged_like_others() {
     assert_eq!(bench.verify(&alice.user, of(&alice, 0)), Verdict::Refused);
     assert_eq!(bench.row(&alice).recovery_left, 9);
     assert_eq!(bench.row(&bob).recovery_left, 10);
-    let lines = ["code.refused", "recovery.accepted", "grant.made", "code.refused"];
+    let lines = [
+        "code.refused",
+        "recovery.accepted",
+        "grant.made",
+        "code.refused",
+    ];
     assert_eq!(bench.events(), lines);
 }
 
@@ -756,7 +803,10 @@ fn without_its_line_in_the_audit_log_no_enrolment_changes_and_every_grant_ends_a
     let confirming = digits(&secret, bench.step());
     assert_eq!(bench.confirm(confirming.clone()), Err(NotDone::Unavailable));
     assert_eq!(bench.row(&alice), before);
-    assert_eq!(bench.begin(&user("bob", 2), false), Err(NotDone::Unavailable));
+    assert_eq!(
+        bench.begin(&user("bob", 2), false),
+        Err(NotDone::Unavailable)
+    );
     assert!(matches!(
         bench.check(&alice.user, Some(&grant)),
         Standing::Proven { .. }
@@ -773,7 +823,10 @@ fn without_random_numbers_nothing_is_given() {
     bench.authority.random = |_| Err(getrandom::Error::UNSUPPORTED);
     let code = bench.right(&alice);
     assert_eq!(bench.verify(&alice.user, code), Verdict::Unavailable);
-    assert_eq!(bench.begin(&user("bob", 2), false), Err(NotDone::Unavailable));
+    assert_eq!(
+        bench.begin(&user("bob", 2), false),
+        Err(NotDone::Unavailable)
+    );
 }
 
 #[test]
@@ -884,7 +937,10 @@ fn a_removal_takes_the_grant_with_it() {
 
     assert_eq!(bench.events(), ["enrolment.removed", "grant.ended"]);
     assert_eq!(bench.ended(), [(1, GrantEnd::Enrolment)]);
-    assert_eq!(bench.check(&alice.user, Some(&grant)), Standing::NotEnrolled);
+    assert_eq!(
+        bench.check(&alice.user, Some(&grant)),
+        Standing::NotEnrolled
+    );
     let not = admin_authd::Reply::NotDone(NotDone::NotEnrolled);
     assert_eq!(bench.remove("alice"), not);
     assert_eq!(bench.unlock("alice"), not);

@@ -53,6 +53,8 @@ pub fn start(program: &'static str, level: LogLevel) {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        // It would be told by a panic that standard error is gone.
+        .log_internal_errors(false)
         .fmt_fields(DefaultFields::new())
         .event_format(Line {
             program,
