@@ -3,22 +3,23 @@
 
 use std::{io, time::SystemTime};
 
-use kai_audit::{Log, Record};
+use kai_audit::Log;
+pub use kai_audit::Record;
 use kai_program::config::Config;
 use kai_proto::{broker_authd::GrantEnd, gateway_authd::User, ids::UnixSeconds};
 
 /// Where lines go.
 pub trait AuditLog {
-    /// Appends `record`, which is on disk when this returns.
+    /// Appends lines, in their order, which are on disk when this returns.
     ///
     /// # Errors
-    /// If it is not: then what it says must not happen.
-    fn append(&mut self, record: &Record, at: SystemTime) -> io::Result<()>;
+    /// If one is not: then nothing of what they say must happen.
+    fn append_all(&mut self, lines: &[Record], at: SystemTime) -> io::Result<()>;
 }
 
 impl AuditLog for Log {
-    fn append(&mut self, record: &Record, at: SystemTime) -> io::Result<()> {
-        Self::append(self, record, at)
+    fn append_all(&mut self, lines: &[Record], at: SystemTime) -> io::Result<()> {
+        lines.iter().try_for_each(|line| self.append(line, at))
     }
 }
 

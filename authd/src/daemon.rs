@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_audit::Log;
+use kai_audit::{Log, OpenError};
 use kai_program::config::Config;
 use kai_proto::{
     admin_authd::AuthdStatus, codec::Message, connection::ConnectionError, ids::UnixSeconds,
@@ -32,7 +32,7 @@ use tracing::{debug, info};
 
 use crate::{
     answers::{Answer, Authority, Settings, State},
-    audit,
+    audit::{self, Record},
     clock::Now,
     hardening::{self, Unconfined},
     peers::{Listener, Peer, Peers, Role},
@@ -66,7 +66,7 @@ pub enum DaemonError {
     Store(#[from] StoreError),
     /// The audit log cannot be used.
     #[error(transparent)]
-    Log(#[from] kai_audit::OpenError),
+    Log(#[from] OpenError),
     /// A line could not be put into it.
     #[error("the audit log cannot be written: {0}")]
     Append(io::Error),
@@ -90,6 +90,9 @@ impl DaemonError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Store(error) if error.needs_an_admin() => FOR_AN_ADMIN,
+            Self::Log(OpenError::Distrusted { .. } | OpenError::Damaged(_)) => FOR_AN_ADMIN,
+            // The kernel will have no more in half a second.
+            Self::Unconfined(_) => FOR_AN_ADMIN,
             _ => 1,
         }
     }
@@ -144,16 +147,16 @@ impl Daemon {
             started: now.unix(),
             answered: 0,
         };
-        daemon.append(&audit::started())?;
-        daemon.append(&audit::config_loaded(config))?;
+        daemon.append(audit::started())?;
+        daemon.append(audit::config_loaded(config))?;
         Ok(daemon)
     }
 
-    fn append(&mut self, line: &kai_audit::Record) -> Result<(), DaemonError> {
+    fn append(&mut self, line: Record) -> Result<(), DaemonError> {
         let now = now()?;
         self.authority
             .log()
-            .append(line, now.wall)
+            .append(&line, now.wall)
             .map_err(DaemonError::Append)
     }
 
@@ -177,8 +180,10 @@ impl Daemon {
     }
 
     fn stop(mut self) -> Result<(), DaemonError> {
-        let said = self.append(&audit::stopped());
-        self.authority.into_log().close();
+        let said = self.append(audit::stopped());
+        let (store, log) = self.authority.into_parts();
+        drop(store);
+        log.close();
         info!("stopped");
         said
     }

@@ -14,8 +14,9 @@ use std::{
 };
 
 use ground::{
-    Enrolled, Ground, authenticator, is_root,
+    Enrolled, Ground, authenticator,
     peers::{Admin, Gateway, user},
+    programs::is_root,
 };
 use kai_proto::{
     code::Code,

@@ -5,7 +5,8 @@
 mod ground;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     thread,
     time::{Duration, Instant},
@@ -14,13 +15,16 @@ use std::{
 use ground::{
     Ground,
     accounts::{GATEWAY, OTHER, as_account},
-    authenticator, is_root,
+    authenticator,
     peers::{Gateway, user},
+    programs::is_root,
 };
 use kai_proto::{
     code::Code,
+    codec,
     connection::Client,
     gateway_authd::{Reply, Request, Standing, Verdict},
+    hello::Hello,
     sockets,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -182,11 +186,44 @@ fn a_thousand_idle_connections_keep_a_good_one_out_for_no_longer_than_hello_is_d
 }
 
 #[test]
+fn a_peer_that_reads_no_answers_costs_no_memory_and_nobody_elses_time() {
+    if !is_root() {
+        return;
+    }
+    let ground = Ground::started("");
+    let path = sockets::gateway_authd(&ground.run());
+    let mut stuck = as_account(GATEWAY, || UnixStream::connect(&path)).unwrap();
+    let mut bytes = Vec::new();
+    codec::encode_frame(&Request::Hello(Hello::ours()), &mut bytes).unwrap();
+    let user = user("alice", 1001);
+    let request = Request::Standing {
+        user: user.clone(),
+        grant: None,
+    };
+    for _ in 0..100_000 {
+        codec::encode_frame(&request, &mut bytes).unwrap();
+    }
+    let before = resident_kib(&ground);
+
+    stuck
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let said = stuck.write_all(&bytes);
+
+    assert!(said.is_err(), "{} bytes were all taken", bytes.len());
+    let began = Instant::now();
+    let mut gateway = Gateway::connect(&ground.run()).unwrap();
+    assert_eq!(gateway.standing(&user, None), Standing::NotEnrolled);
+    let (took, after) = (began.elapsed(), resident_kib(&ground));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(after <= before + GROWTH, "{before} KiB, then {after} KiB");
+}
+
+#[test]
 fn a_client_that_says_nothing_of_sense_is_cut_off_and_nobody_else() {
     if !is_root() {
         return;
     }
-    use std::io::{Read, Write};
     let ground = Ground::started("");
     let path = sockets::gateway_authd(&ground.run());
     let mut good = Gateway::connect(&ground.run()).unwrap();

@@ -8,6 +8,7 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -202,9 +203,15 @@ async fn keep(socket: PathBuf, incoming: mpsc::Receiver<Question>) {
     let mut wait = WAITS.0;
     let mut said = false;
     loop {
-        // What is asked meanwhile stays in its queue: this takes no longer than a question may.
-        let ended = match connect(&socket).await {
-            Ok(connection) => {
+        // The first time nobody knows yet whether authd is there, and everybody waits to hear it.
+        let connecting = connect(&socket);
+        let connected = if said {
+            desk.meanwhile(connecting).await
+        } else {
+            Some(connecting.await)
+        };
+        let ended = match connected {
+            Some(Ok(connection)) => {
                 if said {
                     info!("authd is back");
                 }
@@ -215,14 +222,15 @@ async fn keep(socket: PathBuf, incoming: mpsc::Receiver<Question>) {
                     Err(error) => error,
                 }
             }
-            Err(error) => error,
+            Some(Err(error)) => error,
+            None => return,
         };
         desk.is_away();
         if !said {
             said = true;
             warn!("authd cannot be asked, messages wait: {ended}");
         }
-        if !desk.rest(wait).await {
+        if desk.meanwhile(tokio::time::sleep(wait)).await.is_none() {
             return;
         }
         wait = (wait * 2).min(WAITS.1);
@@ -313,18 +321,18 @@ impl Desk {
         }
     }
 
-    /// Waits before the next try; false if nobody asks any more.
-    async fn rest(&mut self, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
+    /// Waits for something while there is no connection: what is asked and does not wait is answered at
+    /// once. None if nobody asks any more.
+    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = std::pin::pin!(what);
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return true,
-                question = self.incoming.recv() => match question {
-                    None => return false,
-                    Some(question) if question.is_patient() && self.first.len() < WAITING => {
-                        self.first.push_back(question);
+                come = &mut what => return Some(come),
+                question = self.incoming.recv() => match question? {
+                    patient if patient.is_patient() && self.first.len() < WAITING => {
+                        self.first.push_back(patient);
                     }
-                    Some(question) => question.give_up(),
+                    other => other.give_up(),
                 }
             }
         }

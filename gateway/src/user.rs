@@ -248,10 +248,12 @@ impl User {
                     let pause = self.trouble.ended(Instant::now());
                     self.link.want_after(pause);
                 }
-                // The proof may be what ended.
-                let mut effects = Vec::new();
-                self.gate.recheck(Self::now(), &mut effects);
-                self.carry_out(effects).await;
+                // The proof may be what ended; where nothing is under way that can wait.
+                if self.agenda.all().next().is_some() {
+                    let mut effects = Vec::new();
+                    self.gate.recheck(Self::now(), &mut effects);
+                    self.carry_out(effects).await;
+                }
             }
             Event::Failed(AttachError::Refused(refusal)) if Gate::deals_with(refusal) => {
                 if self.link.presented_what_is_held() {

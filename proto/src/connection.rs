@@ -2,7 +2,8 @@
 //! [`Client`] for the admin's commands, which block.
 //!
 //! Both read with a plain read(2), which takes no descriptors: whatever a peer attaches to its bytes
-//! is dropped by the kernel.
+//! is dropped by the kernel. The bytes may be a code, a grant or a secret, so no buffer is left behind
+//! with them.
 
 use std::{
     io::{self, Read, Write},
@@ -13,6 +14,8 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     codec::{self, CodecError, Message},
@@ -49,7 +52,7 @@ pub struct Connection {
     stream: UnixStream,
     reader: FrameReader,
     deadline: Option<Instant>,
-    unsent: Vec<u8>,
+    unsent: Zeroizing<Vec<u8>>,
 }
 
 impl Connection {
@@ -64,7 +67,7 @@ impl Connection {
             stream,
             reader: FrameReader::new(),
             deadline: Some(now + limits::FRAME_DEADLINE),
-            unsent: Vec::new(),
+            unsent: Zeroizing::default(),
         })
     }
 
@@ -73,7 +76,7 @@ impl Connection {
     /// # Errors
     /// Each ends the connection.
     pub fn receive<M: Message>(&mut self, now: Instant) -> Result<Option<M>, ConnectionError> {
-        let mut chunk = [0; 4096];
+        let mut chunk = Zeroizing::new([0; 4096]);
         loop {
             let wanted = self.reader.wanted().min(chunk.len());
             match self.stream.read(&mut chunk[..wanted]) {
@@ -82,7 +85,7 @@ impl Connection {
                 Ok(read) => {
                     if let Some(body) = self.reader.push(&chunk[..read], M::LIMIT)? {
                         self.deadline = None;
-                        return Ok(Some(codec::decode(&body)?));
+                        return Ok(Some(codec::decode(&Zeroizing::new(body))?));
                     }
                     self.deadline.get_or_insert(now + limits::FRAME_DEADLINE);
                 }
@@ -114,11 +117,12 @@ impl Connection {
             match self.stream.write(&self.unsent) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(written) => drop(self.unsent.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        self.unsent.zeroize();
         Ok(())
     }
 
@@ -170,7 +174,7 @@ impl Client {
     /// # Errors
     /// What write(2) answers, or a message above its limit.
     pub fn send<M: Message>(&mut self, message: &M) -> Result<(), ConnectionError> {
-        let mut frame = Vec::new();
+        let mut frame = Zeroizing::new(Vec::new());
         codec::encode_frame(message, &mut frame)?;
         Ok(self.stream.write_all(&frame)?)
     }
@@ -181,7 +185,7 @@ impl Client {
     /// [`ConnectionError::TooSlow`] when the patience ends; others as they come.
     pub fn receive<M: Message>(&mut self) -> Result<M, ConnectionError> {
         let mut reader = FrameReader::new();
-        let mut chunk = [0; 4096];
+        let mut chunk = Zeroizing::new([0; 4096]);
         loop {
             let wanted = reader.wanted().min(chunk.len());
             match self.stream.read(&mut chunk[..wanted]) {
@@ -189,7 +193,7 @@ impl Client {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(read) => {
                     if let Some(body) = reader.push(&chunk[..read], M::LIMIT)? {
-                        return Ok(codec::decode(&body)?);
+                        return Ok(codec::decode(&Zeroizing::new(body))?);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -155,7 +155,7 @@ impl<L: AuditLog> Authority<L> {
         let mut bytes = Zeroizing::new([0; SECRET]);
         (self.random)(bytes.as_mut())?;
         let line = audit::enrolment(audit::Enrolment::Began, &user, session.admin);
-        self.log.append(&line, now.wall)?;
+        self.log.append_all(&[line], now.wall)?;
         let shown = kai_proto::admin_authd::Secret(*bytes);
         session.pending = Some(Pending {
             user,
@@ -197,13 +197,14 @@ impl<L: AuditLog> Authority<L> {
         if !pending.replace && !before.is_empty() {
             return Err(NotDone::EnrolledAlready.into());
         }
+        let mut lines = Vec::new();
         for old in &before {
             change.remove(old.id)?;
             if old != user {
-                let line = audit::enrolment(audit::Enrolment::Removed, old, admin);
-                self.log.append(&line, now.wall)?;
+                lines.push(audit::enrolment(audit::Enrolment::Removed, old, admin));
             }
         }
+        lines.push(audit::enrolment(audit::Enrolment::Confirmed, user, admin));
         change.enrol(&NewEnrolment {
             user,
             secret: &pending.secret,
@@ -211,8 +212,7 @@ impl<L: AuditLog> Authority<L> {
             last_step: step,
             recovery: &hashes,
         })?;
-        let line = audit::enrolment(audit::Enrolment::Confirmed, user, admin);
-        self.log.append(&line, now.wall)?;
+        self.log.append_all(&lines, now.wall)?;
         change.commit()?;
         self.after_removal(&before, now);
         // Nobody had to prove anything before, if this is their first second factor.
@@ -240,7 +240,7 @@ impl<L: AuditLog> Authority<L> {
         let user = before.first().ok_or(NotDone::NotEnrolled)?;
         change.remove(user.id)?;
         let line = audit::enrolment(audit::Enrolment::Removed, user, admin);
-        self.log.append(&line, now.wall)?;
+        self.log.append_all(&[line], now.wall)?;
         change.commit()?;
         self.after_removal(&before, now);
         Ok(Reply::Done)
@@ -252,7 +252,7 @@ impl<L: AuditLog> Authority<L> {
         let user = found.first().ok_or(NotDone::NotEnrolled)?;
         change.forgive(user.id)?;
         let line = audit::enrolment(audit::Enrolment::Unlocked, user, admin);
-        self.log.append(&line, now.wall)?;
+        self.log.append_all(&[line], now.wall)?;
         change.commit()?;
         Ok(Reply::Done)
     }

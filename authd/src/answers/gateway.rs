@@ -30,6 +30,10 @@ impl<L: AuditLog> Authority<L> {
             }
             Request::Lock { user } => {
                 self.end_grants(user, GrantEnd::Locked, now);
+                // Also where no grant is left to end: a turn that one began may still be finishing.
+                if self.standing(user, None, now) != Standing::NotEnrolled {
+                    self.tell(user.id, GrantEnd::Locked);
+                }
                 Answer::go_on(Reply::Locked)
             }
         }

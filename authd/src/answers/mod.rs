@@ -144,10 +144,10 @@ impl<L: AuditLog> Authority<L> {
         &mut self.log
     }
 
-    /// The audit log at the end; the database is closed.
+    /// The database and the audit log at the end.
     #[must_use]
-    pub fn into_log(self) -> L {
-        self.log
+    pub fn into_parts(self) -> (Store, L) {
+        (self.store, self.log)
     }
 
     /// Ends the grants whose time is over. Every request does so first; this is for when none comes.
@@ -202,7 +202,8 @@ impl<L: AuditLog> Authority<L> {
 
     /// A grant has ended: this is not put off for a log that cannot be written.
     fn note_end(&mut self, user: &User, end: GrantEnd, now: Now) {
-        if let Err(error) = self.log.append(&audit::grant_ended(user, end), now.wall) {
+        let line = audit::grant_ended(user, end);
+        if let Err(error) = self.log.append_all(&[line], now.wall) {
             warn!("a grant ended without its line in the audit log: {error}");
         }
         self.tell(user.id, end);

@@ -67,19 +67,19 @@ impl<L: AuditLog> Authority<L> {
             Err(wrong) => return refuse(change, &mut self.log, enrolled, wrong, self.rules, now),
         };
         let until = self.grants.absolute_end(now);
-        if self.grants.until(user, now).is_some() {
-            self.log.append(&audit::grant_replaced(user), now.wall)?;
-        }
-        let line = match proof {
+        let mut lines = vec![match proof {
             Proof::Step(_) => audit::code_accepted(user),
             Proof::Recovery(left) => audit::recovery_accepted(user, left),
-        };
-        self.log.append(&line, now.wall)?;
-        self.log.append(&audit::grant_made(user, until), now.wall)?;
+        }];
+        if self.grants.until(user, now).is_some() {
+            lines.push(audit::grant_replaced(user));
+        }
+        lines.push(audit::grant_made(user, until));
+        self.log.append_all(&lines, now.wall)?;
         if let Err(error) = change.commit() {
             // The log says what did not come to be; no more can be done than to say that, too.
             let line = audit::code_refused(user, Wrong::NotWritten);
-            let _ = self.log.append(&line, now.wall);
+            let _ = self.log.append_all(&[line], now.wall);
             return Err(error.into());
         }
         Ok(Verdict::Granted {
@@ -155,10 +155,11 @@ fn refuse(
     let (counts, length) = attempt::after_failure(enrolled.counts, rules);
     let lockout = length.map(|length| Lockout::of(length, now));
     change.refuse(user.id, counts, lockout)?;
-    log.append(&audit::code_refused(user, wrong), now.wall)?;
+    let mut lines = vec![audit::code_refused(user, wrong)];
     if let Some(Lockout { until, .. }) = lockout {
-        log.append(&audit::code_locked(user, until), now.wall)?;
+        lines.push(audit::code_locked(user, until));
     }
+    log.append_all(&lines, now.wall)?;
     change.commit()?;
     Ok(match lockout {
         Some(Lockout { until, .. }) => Verdict::Locked { until },

@@ -4,7 +4,7 @@
 //! What is left out on purpose, and what the tests show to be refused: making a socket or connecting
 //! one, executing, forking, threads, signals to anybody, ptrace(2), memory of other processes, mounts,
 //! namespaces, ids, keyrings, passing descriptors, executable memory. There is one thread, so what only
-//! several need is not here either.
+//! several need is not here either; and the database opens no file but those that it opened first.
 
 /// When a call is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,28 +40,16 @@ const fn allowed(call: i64, when: When, reason: &'static str) -> Allowed {
     Allowed { call, when, reason }
 }
 
-/// Commands of fcntl(2): locks of SQLite, and what every open descriptor may be asked. Not
+/// Commands of fcntl(2): locks of SQLite, and whether a descriptor is open. Not
 /// `F_SETOWN` and `F_SETSIG`, by which the kernel signals another process.
 const DESCRIPTOR_COMMANDS: &[u32] = &[
     libc::F_GETLK as u32,
     libc::F_SETLK as u32,
-    libc::F_SETLKW as u32,
     libc::F_GETFD as u32,
-    libc::F_SETFD as u32,
-    libc::F_GETFL as u32,
-    libc::F_SETFL as u32,
-    libc::F_DUPFD_CLOEXEC as u32,
 ];
 
 /// A new connection is made non-blocking.
 const NON_BLOCKING: &[u32] = &[libc::FIONBIO as u32];
-
-/// Waiting and waking, within this process.
-const LOCKS: &[u32] = &[
-    (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as u32,
-    (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as u32,
-    (libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG) as u32,
-];
 
 const EXECUTABLE: u32 = libc::PROT_EXEC as u32;
 
@@ -79,52 +67,42 @@ pub const ALLOWED: &[Allowed] = &[
     always(libc::SYS_sendto, "what a peer is answered"),
     always(libc::SYS_ppoll, "whose turn it is"),
     // The database, the audit log, the daemon's own log; Landlock says where.
-    always(libc::SYS_openat, "the journal, the next file of a log"),
+    always(libc::SYS_openat, "the next file of the audit log"),
     always(libc::SYS_close, "files and connections"),
-    always(libc::SYS_read, "files, and the signal that ends the daemon"),
-    always(libc::SYS_write, "files, and the daemon's own log"),
-    always(libc::SYS_writev, "likewise"),
-    always(libc::SYS_pread64, "pages of the database"),
-    always(libc::SYS_pwrite64, "pages of the database"),
-    always(libc::SYS_lseek, "the end of a log"),
+    always(libc::SYS_read, "the signal that ends the daemon"),
+    always(libc::SYS_write, "the audit log, and the daemon's own"),
+    always(libc::SYS_pread64, "the database"),
+    always(libc::SYS_pwrite64, "the database"),
     always(libc::SYS_fsync, "on disk before it is answered"),
     always(libc::SYS_fdatasync, "on disk before it is answered"),
-    always(libc::SYS_ftruncate, "the journal, after a checkpoint"),
+    always(
+        libc::SYS_ftruncate,
+        "a journal that was taken in, a torn line",
+    ),
     always(libc::SYS_fallocate, "the reserve of the audit log"),
     always(libc::SYS_fstat, "files that are open"),
-    always(libc::SYS_newfstatat, "files by name"),
+    always(
+        libc::SYS_newfstatat,
+        "the same, and is the database still there",
+    ),
     always(libc::SYS_statx, "the same, by the standard library"),
-    always(libc::SYS_getdents64, "the files of a log"),
-    always(libc::SYS_faccessat, "is there a journal"),
-    always(libc::SYS_faccessat2, "likewise"),
-    always(libc::SYS_readlinkat, "SQLite follows links in names"),
-    always(libc::SYS_unlinkat, "the journal, the oldest file of a log"),
-    always(libc::SYS_renameat, "a log begins a new file"),
-    always(libc::SYS_renameat2, "likewise"),
+    always(libc::SYS_getdents64, "the files of the audit log"),
     always(
-        libc::SYS_fchown,
-        "SQLite, as root: a journal is its database's",
+        libc::SYS_unlinkat,
+        "the journal, the oldest file of the audit log",
     ),
-    always(
-        libc::SYS_fchmod,
-        "SQLite: a journal's mode is its database's",
-    ),
+    always(libc::SYS_renameat, "the audit log begins a new file"),
     allowed(
         libc::SYS_fcntl,
         When::OneOf(1, DESCRIPTOR_COMMANDS),
-        "locks of the database",
+        "locks of the database; the standard library looks before it closes",
     ),
     always(libc::SYS_flock, "the lock of the audit log"),
-    always(libc::SYS_getcwd, "SQLite makes names whole"),
     // Time and chance.
     always(libc::SYS_getrandom, "secrets, grants, recovery codes"),
     always(
         libc::SYS_clock_gettime,
-        "where the kernel's page does not have the clock",
-    ),
-    always(
-        libc::SYS_clock_nanosleep,
-        "SQLite waits for a lock of the file",
+        "where the kernel's own page does not have the clock",
     ),
     // The process itself.
     always(libc::SYS_brk, "memory"),
@@ -141,39 +119,28 @@ pub const ALLOWED: &[Allowed] = &[
     always(libc::SYS_mremap, "memory that grows"),
     always(libc::SYS_munmap, "memory given back"),
     always(libc::SYS_madvise, "memory given back"),
-    allowed(
-        libc::SYS_futex,
-        When::OneOf(1, LOCKS),
-        "locks of the standard library",
-    ),
     always(
         libc::SYS_getpid,
         "status; SQLite looks whether it was forked",
     ),
-    always(libc::SYS_gettid, "named by the last words of a panic"),
-    always(libc::SYS_geteuid, "SQLite, as root: see fchown"),
-    always(libc::SYS_rt_sigprocmask, "the end of the process"),
-    always(libc::SYS_rt_sigaction, "the end of the process"),
-    always(libc::SYS_rt_sigreturn, "the end of a signal's handler"),
-    always(libc::SYS_sigaltstack, "the end of the process"),
+    always(libc::SYS_gettid, "named in the last words of a panic"),
     always(
         libc::SYS_restart_syscall,
-        "the kernel's own, after a stop and a continue",
+        "the kernel's own, when the process was stopped and goes on",
     ),
-    always(libc::SYS_exit, "the end"),
+    always(libc::SYS_sigaltstack, "the end"),
     always(libc::SYS_exit_group, "the end"),
 ];
 
-/// Allowed where these exist: what the same functions of the C library call there.
+/// Allowed where these exist: what the C library calls there for the same.
 #[cfg(target_arch = "x86_64")]
 pub const ALLOWED_HERE: &[Allowed] = &[
     always(libc::SYS_poll, "whose turn it is"),
-    always(libc::SYS_stat, "files by name"),
-    always(libc::SYS_lstat, "files by name"),
-    always(libc::SYS_access, "is there a journal"),
-    always(libc::SYS_readlink, "SQLite follows links in names"),
-    always(libc::SYS_unlink, "the journal, the oldest file of a log"),
-    always(libc::SYS_rename, "a log begins a new file"),
+    always(
+        libc::SYS_unlink,
+        "the journal, the oldest file of the audit log",
+    ),
+    always(libc::SYS_rename, "the audit log begins a new file"),
 ];
 
 /// Allowed where these exist.

@@ -4,20 +4,23 @@
 
 pub mod accounts;
 pub mod authenticator;
+pub mod members;
 pub mod peers;
+pub mod programs;
+pub mod strace;
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use authenticator::Authenticator;
+use kai_audit::chain::Hash;
 use kai_proto::sockets;
 use nix::{
     sys::signal::{Signal, kill},
@@ -26,70 +29,6 @@ use nix::{
 
 /// How long anything may take on a busy machine before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// True if this run is root's. If not, says that the test is skipped, and fails where
-/// `KAI_TESTS_MUST_RUN` is set, as in continuous integration.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root() || skipped("needs root, as kai-authd does")
-}
-
-/// Says that a test is skipped and why; always false.
-pub fn skipped(why: &str) -> bool {
-    assert!(
-        env::var_os("KAI_TESTS_MUST_RUN").is_none(),
-        "must not be skipped here, but {why}"
-    );
-    eprintln!("skipped: {why}");
-    false
-}
-
-/// True if the program `tool` of the Debian package `package` is there.
-pub fn has(tool: &str, package: &str) -> bool {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&paths).any(|path| path.join(tool).is_file())
-        || skipped(&format!(
-            "{tool} is not installed: apt-get install {package}"
-        ))
-}
-
-/// The directory with both programs: cargo builds one package's programs for that package's tests
-/// alone, so the other is built here, once.
-fn kai_auth() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let authd = Path::new(env!("CARGO_BIN_EXE_kai-authd"));
-        let directory = authd.parent().unwrap();
-        if let Some(cargo) = env::var_os("CARGO") {
-            let profile = directory.file_name().unwrap().to_str().unwrap();
-            let profile = if profile == "debug" { "dev" } else { profile };
-            let mut build = Command::new(cargo);
-            build
-                .args([
-                    "build",
-                    "--quiet",
-                    "--package",
-                    "kai-auth",
-                    "--profile",
-                    profile,
-                ])
-                .arg("--target-dir")
-                .arg(directory.parent().unwrap())
-                .current_dir(env!("CARGO_MANIFEST_DIR"));
-            // What the outer cargo says of this package is no change of the other one.
-            for (name, _) in env::vars_os() {
-                let text = name.to_string_lossy();
-                if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                    build.env_remove(&name);
-                }
-            }
-            assert!(
-                build.status().unwrap().success(),
-                "kai-auth could not be built"
-            );
-        }
-        directory.join("kai-auth")
-    })
-}
 
 /// The place. The daemon ends, and all that is in the place goes, when it is dropped.
 pub struct Ground {
@@ -171,25 +110,45 @@ impl Ground {
         self.state().join("authd.sqlite")
     }
 
-    /// Every line of the audit log, oldest file first.
+    /// Keeps what is in the directories of database and log.
+    pub fn keep(&self) {
+        self.copy("", "kept-");
+    }
+
+    /// Brings them back as they were when they were kept.
+    pub fn bring_back(&self) {
+        self.copy("kept-", "");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        for directory in ["state", "log"] {
+            let target = self.path(&format!("{to}{directory}"));
+            let _ = fs::remove_dir_all(&target);
+            let source = self.path(&format!("{from}{directory}"));
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(&source).arg(&target);
+            assert!(copy.status().unwrap().success());
+        }
+    }
+
+    /// Every line of the audit log, the oldest first. Each must follow the one before.
     pub fn audit(&self) -> Vec<serde_json::Value> {
         let directory = self.path("log/authd");
-        let mut files: Vec<PathBuf> = fs::read_dir(&directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_file())
+        let full = kai_audit::writer::rotated(&directory).unwrap();
+        let current = directory.join("audit.jsonl");
+        let files = full.into_iter().map(|(_, path)| path).chain([current]);
+        let text: String = files
+            .map(|file| fs::read_to_string(file).unwrap())
             .collect();
-        files.sort();
-        let mut lines: Vec<serde_json::Value> = files
-            .iter()
-            .flat_map(|file| {
-                let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
-                text.lines()
-                    .filter_map(|line| serde_json::from_str(line.trim_matches('\0')).ok())
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        lines.sort_by_key(|line: &serde_json::Value| line["seq"].as_u64());
+        let mut before = Hash::NONE;
+        let mut lines = Vec::new();
+        for (line, seq) in text.lines().zip(1..) {
+            let read: serde_json::Value = serde_json::from_str(line).expect(line);
+            assert_eq!(read["seq"], seq, "{text}");
+            assert_eq!(read["prev"], before.to_string(), "{text}");
+            before = Hash::of(line);
+            lines.push(read);
+        }
         lines
     }
 
@@ -300,7 +259,7 @@ impl Ground {
 
     /// `kai-auth`, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(kai_auth());
+        let mut command = Command::new(programs::kai_auth());
         command
             .args(arguments)
             .arg("--config")
@@ -404,15 +363,18 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        let Some(mut child) = self.daemon.take() else {
-            return;
-        };
-        // First the daemon: a tool that runs it would let it go on without the tool.
-        for pid in self.processes() {
-            let _ = kill(pid, Signal::SIGKILL);
+        if let Some(mut child) = self.daemon.take() {
+            // First the daemon: a tool that runs it would let it go on without the tool.
+            for pid in self.processes() {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        // A disk that a test put there: the directory under it can then be removed.
+        for name in ["state", "log"] {
+            let _ = nix::mount::umount2(&self.path(name), nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 

@@ -48,6 +48,8 @@ struct State {
     silent: bool,
     /// Ends the connection at a code, instead of an answer.
     drops_codes: bool,
+    /// Ends the connection after the next answer to how somebody stands, and is silent from then on.
+    leaves: bool,
 }
 
 /// A scripted authd.
@@ -70,7 +72,13 @@ impl Authd {
             while let Some(request) = peer.receive::<Request>() {
                 let mut state = state.lock().unwrap();
                 let is_code = matches!(request, Request::Verify { .. });
+                let is_standing = matches!(request, Request::Standing { .. });
                 let reply = state.answer(request);
+                if is_standing && state.leaves {
+                    peer.send(&reply);
+                    state.silent = true;
+                    return peer.end();
+                }
                 if is_code && state.drops_codes {
                     return peer.end();
                 }
@@ -129,6 +137,17 @@ impl Authd {
 
     pub fn drops_codes(&self, drops: bool) {
         self.state.lock().unwrap().drops_codes = drops;
+    }
+
+    /// The next answer to how somebody stands is the last one.
+    pub fn leaves_after_standing(&self) {
+        self.state.lock().unwrap().leaves = true;
+    }
+
+    /// Answers as at first.
+    pub fn is_itself(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.silent, state.drops_codes, state.leaves) = (false, false, false);
     }
 
     /// What the gateway asked about a user so far.

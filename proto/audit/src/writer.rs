@@ -224,6 +224,7 @@ impl Log {
     /// What `kai-broker audit verify` compares the log with: root alone can change both.
     fn mark(&self) {
         info!(
+            target: kai_program::log::MARKS,
             "audit mark log={} seq={} hash={}",
             self.name, self.last.seq, self.last.hash
         );

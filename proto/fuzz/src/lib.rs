@@ -1,5 +1,7 @@
-//! The property that every decoder of the wire is held to.
+//! What the targets are held to: the property of every decoder of the wire, and the model of authd.
 #![forbid(unsafe_code)]
+
+pub mod authd;
 
 use std::fmt::Debug;
 

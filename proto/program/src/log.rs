@@ -31,6 +31,10 @@ use crate::{
     json::{FlatObject, printable},
 };
 
+/// The target of the audit logs' marks: they are written whatever the level, because a log can be
+/// verified only as far as they reach.
+pub const MARKS: &str = "kai_audit::mark";
+
 /// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -49,15 +53,18 @@ pub fn start(program: &'static str, level: LogLevel) {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        // It would be told by a panic that standard error is gone.
+        .log_internal_errors(false)
         .fmt_fields(DefaultFields::new())
         .event_format(Line {
             program,
             form: form(),
         });
-    let ours =
-        tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("kai"));
+    let ours = tracing_subscriber::filter::filter_fn(move |metadata| {
+        let target = metadata.target();
+        target == MARKS || (target.starts_with("kai") && *metadata.level() <= level)
+    });
     let _ = tracing_subscriber::registry()
-        .with(level)
         .with(tracing_subscriber::Layer::with_filter(lines, ours))
         .try_init();
 }

@@ -3,12 +3,11 @@
 
 use std::{
     fs,
-    io::{IoSliceMut, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,32 +18,26 @@ use std::{
 
 use kai_program::config::Config;
 use kai_proto::{
-    broker_authd::{GrantEnd, Reply, Request, Standing, User},
-    codec,
-    connection::{Client, Connection, ConnectionError},
-    conversation::FromWorker,
-    gateway_broker::{self, Refusal},
+    broker_authd::{Reply, Request, Standing, User},
+    connection::{Client, Connection},
+    gateway_broker,
     grant::Grant,
     hello::Hello,
-    ids::TelegramId,
     sockets,
-    worker_broker::Report,
 };
 use nix::{
     sys::{
         prctl,
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        socket::{
-            AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send,
-            socketpair,
-        },
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
         stat::Mode,
     },
     unistd::{Gid, Pid, Uid, close, mkfifo, pause},
 };
 use tempfile::TempDir;
 
+use super::played::{PlayedAuthd, PlayedGateway, PlayedWorker};
 use crate::{
     accounts::Account,
     audit::Audit,
@@ -52,6 +45,7 @@ use crate::{
     daemon::Daemon,
     launch::Launched,
     pace::Pace,
+    policy::Kernel,
     strangers::Strangers,
     sys::{self, Side},
     users::Users,
@@ -111,7 +105,8 @@ impl Stage {
              limits: {{turn: 3s}}\n"
         );
         let config = Config::parse(&directory.path().join("kai.yaml"), &text).unwrap();
-        let users = Users::parse(Path::new("users.yaml"), USERS, |name| {
+        let kernel = Kernel { landlock_abi: 7 };
+        let users = Users::parse(Path::new("users.yaml"), USERS, kernel, |name| {
             Ok(Account {
                 name: name.clone(),
                 uid: Uid::from_raw(if name.as_str() == "alice" { 4001 } else { 4002 }),
@@ -119,6 +114,7 @@ impl Stage {
                 groups: vec![],
                 home: "/nonexistent".into(),
                 shell: "/bin/sh".into(),
+                login: false,
             })
         });
         let run = config.paths.run.clone();
@@ -133,6 +129,7 @@ impl Stage {
             pace: Pace::default(),
             strangers: Strangers::default(),
             worker_program: "/nonexistent".into(),
+            cgroups: None,
             started: 0,
             stopping: false,
             gateway_uid: Uid::effective(),
@@ -155,6 +152,20 @@ impl Stage {
 
     /// Adds a living worker, attached a while ago with this behind it.
     pub fn worker(&mut self, id: i64, grant: Option<Grant>, standing: Standing) -> PlayedWorker {
+        let played = self.starting_worker(id, grant, standing);
+        played.report(false, 0);
+        let worker = self.daemon.workers.get_mut(id.try_into().unwrap());
+        worker.unwrap().take_reports(played.since, 0).unwrap();
+        played
+    }
+
+    /// Adds a worker that has not reported yet.
+    pub fn starting_worker(
+        &mut self,
+        id: i64,
+        grant: Option<Grant>,
+        standing: Standing,
+    ) -> PlayedWorker {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -175,21 +186,20 @@ impl Stage {
                 .write(true)
                 .open(status)
                 .unwrap(),
+            cgroup: None,
         };
         // Long enough ago to be idle for sure.
-        let then = Instant::now() - Duration::from_secs(1);
+        let since = Instant::now() - Duration::from_secs(1);
         let proof = Proof { grant, standing };
         let name = user(id).name;
-        let mut worker = Worker::new(launched, name, (attached, proof), then, 0);
-        let played = PlayedWorker {
+        let worker = Worker::new(launched, name, (attached, proof), since, 0);
+        self.daemon.workers.insert(id.try_into().unwrap(), worker);
+        PlayedWorker {
             pid,
             control: theirs,
             gateway,
-        };
-        played.report(false, 0);
-        worker.take_reports(then, 0).unwrap();
-        self.daemon.workers.insert(id.try_into().unwrap(), worker);
-        played
+            since,
+        }
     }
 
     /// Lets the broker run until the stage is dropped.
@@ -218,7 +228,7 @@ impl Stage {
 
 /// A process that does nothing until it is killed, which it is at the latest with this thread.
 fn waiting_process() -> (Pid, OwnedFd) {
-    match sys::fork_into(0).unwrap() {
+    match sys::fork_into(0, None).unwrap() {
         Side::Parent { pid, pidfd } => (pid, pidfd),
         Side::Child => {
             // Only calls that are safe after a fork among threads: the process has no other use.
@@ -236,8 +246,8 @@ fn waiting_process() -> (Pid, OwnedFd) {
 /// A broker that runs.
 pub struct Running {
     _directory: TempDir,
-    run: std::path::PathBuf,
-    log: std::path::PathBuf,
+    run: PathBuf,
+    log: PathBuf,
     authd: Option<UnixListener>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -314,146 +324,5 @@ impl Drop for Running {
         let _ = UnixStream::connect(sockets::admin_broker(&self.run));
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || thread::panicking(), "the broker panicked");
-    }
-}
-
-/// authd, on one connection of the broker's.
-pub struct PlayedAuthd {
-    connection: Connection,
-}
-
-impl PlayedAuthd {
-    /// What the broker says next.
-    pub fn next(&mut self) -> Request {
-        let mut request = None;
-        eventually("the broker does not ask authd", || {
-            request = self.connection.receive(Instant::now()).unwrap();
-            request.is_some()
-        });
-        request.unwrap()
-    }
-
-    /// Expects to be asked about `id` with `grant`.
-    pub fn asked(&mut self, id: i64, grant: Option<Grant>) {
-        let user = user(id);
-        assert_eq!(self.next(), Request::Check { user, grant });
-    }
-
-    /// Says all of this at once.
-    pub fn say(&mut self, replies: &[Reply]) {
-        let mut bytes = Vec::new();
-        for reply in replies {
-            codec::encode_frame(reply, &mut bytes).unwrap();
-        }
-        let stream = &mut self.connection;
-        send(
-            std::os::fd::AsFd::as_fd(stream).as_raw_fd(),
-            &bytes,
-            MsgFlags::MSG_NOSIGNAL,
-        )
-        .unwrap();
-    }
-
-    pub fn answer(&mut self, id: i64, standing: Standing) {
-        self.say(&[checked(id, standing)]);
-    }
-
-    pub fn ended(&mut self, id: i64, end: GrantEnd) {
-        self.say(&[ended(id, end)]);
-    }
-}
-
-pub fn checked(id: i64, standing: Standing) -> Reply {
-    let user = TelegramId::try_from(id).unwrap();
-    Reply::Checked { user, standing }
-}
-
-pub fn ended(id: i64, end: GrantEnd) -> Reply {
-    let user = TelegramId::try_from(id).unwrap();
-    Reply::Ended { user, end }
-}
-
-/// The gateway's end of an attach.
-pub struct PlayedGateway(Client);
-
-impl PlayedGateway {
-    /// The broker's refusal.
-    pub fn refused(&mut self) -> Refusal {
-        match self.0.receive().unwrap() {
-            FromWorker::Refused(refusal) => refusal,
-            other => panic!("not a refusal: {other:?}"),
-        }
-    }
-
-    /// True once the connection is over, without a word.
-    pub fn is_over(&mut self) -> bool {
-        matches!(
-            self.0.receive::<FromWorker>(),
-            Err(ConnectionError::Closed | ConnectionError::Io(_))
-        )
-    }
-}
-
-/// A worker of whom only the control socket is real, and a process.
-pub struct PlayedWorker {
-    pub pid: Pid,
-    control: OwnedFd,
-    /// The other end of the connection that it was attached with.
-    pub gateway: UnixStream,
-}
-
-impl PlayedWorker {
-    pub fn report(&self, in_turn: bool, turns: u32) {
-        let report = Report {
-            in_turn,
-            agent_pid: 0,
-            landlock_abi: 1,
-            landlock_whole: true,
-            seccomp: true,
-            session: [0; 16],
-            turns,
-        };
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        send(self.control.as_raw_fd(), &report.to_bytes(), flags).unwrap();
-    }
-
-    pub fn is_alive(&self) -> bool {
-        kill(self.pid, None).is_ok()
-    }
-
-    /// Waits for the end; gives how long that took.
-    pub fn wait_for_the_end(&self) -> Duration {
-        let began = Instant::now();
-        eventually("the worker lives on", || !self.is_alive());
-        began.elapsed()
-    }
-
-    /// True if the first connection is still open.
-    pub fn is_attached(&self) -> bool {
-        self.gateway.set_nonblocking(true).unwrap();
-        let mut connection = &self.gateway;
-        connection.write(b"x").is_ok()
-    }
-
-    /// The connection that the broker hands over, if it does so soon.
-    pub fn takes_a_connection(&self) -> bool {
-        let mut byte = [0; 1];
-        let mut parts = [IoSliceMut::new(&mut byte)];
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = recvmsg::<()>(
-            self.control.as_raw_fd(),
-            &mut parts,
-            Some(&mut space),
-            flags,
-        );
-        let Ok(message) = received else {
-            return false;
-        };
-        let descriptors = message.cmsgs().unwrap().flat_map(|part| match part {
-            ControlMessageOwned::ScmRights(descriptors) => descriptors,
-            _ => Vec::new(),
-        });
-        descriptors.map(close).filter(Result::is_ok).count() == 1
     }
 }
