@@ -1,5 +1,5 @@
 //! What a verification costs beside a bare commit of SQLite on the same disk, alone and with its line in the
-//! audit log; fails above its bounds.
+//! audit log; fails above its bounds. And what each message of a user costs.
 //!
 //! All are measured alternately, so that a slow moment of the machine hits each of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -22,7 +22,7 @@ use kai_authd::{
 use kai_proto::{
     admin_authd::{self, AuthdStatus},
     code::{Code, TotpCode},
-    gateway_authd::{Reply, Request, User, Verdict},
+    gateway_authd::{Reply, Request, Standing, User, Verdict},
 };
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use rusqlite::Connection;
@@ -33,6 +33,8 @@ const BOUND: f64 = 2.0;
 const BOUND_WITH_LINE: f64 = 3.0;
 /// Verifications that are counted, of each kind.
 const ROUNDS: usize = 300;
+/// Messages that are counted.
+const MESSAGES: usize = 10_000;
 /// A machine has slow moments: only what is missed so often is missed.
 const ATTEMPTS: usize = 3;
 
@@ -69,6 +71,11 @@ fn main() {
         std::fs::create_dir(&place).unwrap();
         measure(&place)
     });
+    let message = Verified::new(&place.path().join("message"), Nothing).standing();
+    println!(
+        "each message of a user: {:.1} µs",
+        message.as_secs_f64() * 1e6
+    );
     assert!(held, "a bound was not held");
 }
 
@@ -218,6 +225,30 @@ impl<L: AuditLog> Verified<L> {
         let (took, verdict) = self.verify(code);
         assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
         took
+    }
+
+    /// What the gateway asks with each message of somebody who has proved it.
+    fn standing(&mut self) -> Duration {
+        self.seconds += 1800;
+        let code = self.code();
+        let (_, Verdict::Granted { grant, .. }) = self.verify(code) else {
+            panic!("not granted");
+        };
+        let request = Request::Standing {
+            user: self.user.clone(),
+            grant: Some(grant),
+        };
+        let now = self.now();
+        let ask = || {
+            timed(|| {
+                let answer = self.authority.to_gateway(State::Greeted, &request, now);
+                assert!(matches!(
+                    answer.reply,
+                    Reply::Standing(Standing::Proven { .. })
+                ));
+            })
+        };
+        median(std::iter::repeat_with(ask).take(MESSAGES).collect())
     }
 
     fn wrong(&mut self) -> Duration {

@@ -225,18 +225,21 @@ impl Daemon {
         })
     }
 
-    /// Answers what the peer at this place has sent.
+    /// Answers what the peer at this place has sent, if it is `ready`.
     fn serve(&mut self, at: usize, ready: bool, now: Instant) {
+        let served = match self.peers.at(at) {
+            Some(peer) if !peer.over && ready => self.converse(at, now),
+            _ => Ok(()),
+        };
         let Some(peer) = self.peers.at(at) else {
             return;
         };
-        let late = peer.connection.deadline().is_some_and(|due| now >= due);
-        let served = match (peer.over, ready, late) {
-            (true, ..) | (_, false, false) => return,
-            (_, _, true) => Err(ConnectionError::TooSlow),
-            (_, true, _) => self.converse(at, now),
-        };
-        if let (Err(error), Some(peer)) = (served, self.peers.at(at)) {
+        // After what has arrived was read: a disk that was slow is not the peer's fault.
+        let late = || peer.connection.deadline().is_some_and(|due| now >= due);
+        let ended = served
+            .err()
+            .or_else(|| late().then_some(ConnectionError::TooSlow));
+        if let Some(error) = ended {
             debug!(role = ?peer.role, "a connection ended: {error}");
             peer.over = true;
         }

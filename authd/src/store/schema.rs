@@ -44,9 +44,10 @@ const TABLES: &str = "
     ) STRICT;
     CREATE INDEX recovery_codes ON recovery_code (telegram_id);";
 
-/// How the database is used. `EXCLUSIVE` needs no shared memory for the log and keeps every second
-/// program out, and needs a file in the mode `WAL`, as [`make`] leaves it; `FULL` has each commit on disk before it returns; `secure_delete` overwrites what is
-/// removed. Nothing in the schema is trusted to run, and each page is looked at before it is used.
+/// How the database is used. `EXCLUSIVE` needs no shared memory for the journal and keeps every second
+/// program out; the file is in the mode `WAL`, as [`make`] leaves it; `FULL` has each commit on disk
+/// before it returns; `secure_delete` overwrites what is removed. Nothing in the schema is trusted to
+/// run, and each page is looked at before it is used.
 const SETTINGS: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA synchronous = FULL;

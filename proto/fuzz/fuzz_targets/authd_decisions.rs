@@ -1,8 +1,8 @@
-//! Any sequence of codes, questions, enrolments, moves of both clocks, restarts and failures of the audit log:
-//! authd decides as a model of a few lines does.
+//! Any sequence of codes, questions, enrolments, moves of both clocks, restarts and failures of the audit
+//! log: authd decides as a model of a few lines does.
 //!
-//! No step and no recovery code is accepted twice, nobody gets a grant without a right code, no more codes are
-//! looked at than is allowed, and no grant holds longer than it may.
+//! No step and no recovery code is accepted twice, nobody gets a grant without a right code, no more codes
+//! are looked at than is allowed, and no grant holds longer than it may.
 #![no_main]
 
 use kai_fuzz::authd::Played;
