@@ -19,7 +19,7 @@ pub trait AuditLog {
 
 impl AuditLog for Log {
     fn append_all(&mut self, lines: &[Record], at: SystemTime) -> io::Result<()> {
-        lines.iter().try_for_each(|line| self.append(line, at))
+        Self::append_all(self, lines, at)
     }
 }
 

@@ -191,3 +191,121 @@ fn refuse(role: Role, connection: &mut Connection) -> Result<(), ConnectionError
         Role::Admin => connection.send(&admin_authd::Reply::Refused(refusal)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, time::Duration};
+
+    use kai_proto::{connection::Client, gateway_authd::Reply};
+
+    use super::*;
+
+    const LIMIT: usize = 4;
+
+    /// A listener of this role, and connections of clients to it that were taken one after the other.
+    struct Taken {
+        place: tempfile::TempDir,
+        listener: Listener,
+        peers: Peers,
+        began: Instant,
+    }
+
+    impl Taken {
+        fn new(role: Role) -> Self {
+            let place = tempfile::tempdir().unwrap();
+            let socket = UnixListener::bind(place.path().join("s")).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            Self {
+                place,
+                listener: Listener {
+                    role,
+                    socket,
+                    uid: nix::unistd::geteuid(),
+                    limit: LIMIT,
+                },
+                peers: Peers::default(),
+                began: Instant::now(),
+            }
+        }
+
+        fn connect(&mut self, second: u64) -> UnixStream {
+            let client = UnixStream::connect(self.place.path().join("s")).unwrap();
+            self.take(second);
+            client
+        }
+
+        fn take(&mut self, second: u64) {
+            let now = self.began + Duration::from_secs(second);
+            self.peers.accept(&self.listener, now);
+        }
+
+        /// When each was last heard, in seconds, those that have said Hello first.
+        fn heard(&self) -> Vec<(bool, u64)> {
+            let mut heard: Vec<(bool, u64)> = self
+                .peers
+                .of(self.listener.role)
+                .map(|peer| {
+                    let greeted = peer.state == State::Greeted;
+                    (greeted, (peer.heard - self.began).as_secs())
+                })
+                .collect();
+            heard.sort_by_key(|(greeted, at)| (!greeted, *at));
+            heard
+        }
+
+        fn greet(&mut self, at: usize) {
+            self.peers.at(at).unwrap().state = State::Greeted;
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_holds_connections_and_says_nothing_keeps_no_other_out() {
+        let mut taken = Taken::new(Role::Gateway);
+        let mut clients: Vec<UnixStream> = (0..4).map(|second| taken.connect(second)).collect();
+        for at in [0, 1, 3] {
+            taken.greet(at);
+        }
+
+        // First the one that has not said Hello, then the one that was silent for the longest time.
+        clients.push(taken.connect(10));
+        assert_eq!(
+            taken.heard(),
+            [(true, 0), (true, 1), (true, 3), (false, 10)]
+        );
+        taken.greet(3);
+        clients.push(taken.connect(11));
+        assert_eq!(
+            taken.heard(),
+            [(true, 1), (true, 3), (true, 10), (false, 11)]
+        );
+    }
+
+    #[test]
+    fn roots_connections_are_not_ended_for_others_and_the_others_are_told() {
+        let mut taken = Taken::new(Role::Admin);
+        let _clients: Vec<UnixStream> = (0..4).map(|second| taken.connect(second)).collect();
+
+        let path = taken.place.path().join("s");
+        let mut client = Client::connect(&path, Duration::from_secs(5)).unwrap();
+        taken.take(5);
+
+        let refused: admin_authd::Reply = client.receive().unwrap();
+        assert_eq!(
+            refused,
+            admin_authd::Reply::Refused(Refusal::TooManyConnections)
+        );
+        assert_eq!(taken.heard().len(), LIMIT);
+    }
+
+    #[test]
+    fn another_account_is_not_listened_to() {
+        let mut taken = Taken::new(Role::Gateway);
+        taken.listener.uid = Uid::from_raw(nix::unistd::geteuid().as_raw() + 1);
+        let path = taken.place.path().join("s");
+        let mut client = Client::connect(&path, Duration::from_secs(5)).unwrap();
+        taken.take(0);
+
+        assert!(client.receive::<Reply>().is_err());
+        assert_eq!(taken.peers.count(), 0);
+    }
+}

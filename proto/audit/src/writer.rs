@@ -183,12 +183,26 @@ impl Log {
     /// # Errors
     /// What the file system answers; nothing of the record is then in the log.
     pub fn append(&mut self, record: &Record, at: SystemTime) -> io::Result<()> {
+        self.append_all(std::slice::from_ref(record), at)
+    }
+
+    /// Appends the lines of one decision, in their order: all of them, with one wait for the disk.
+    ///
+    /// # Errors
+    /// What the file system answers; nothing of any of them is then in the log.
+    pub fn append_all(&mut self, records: &[Record], at: SystemTime) -> io::Result<()> {
         if self.torn {
             self.file.set_len(self.length)?;
             self.torn = false;
         }
-        let (line, place) = record.line(&self.last, at);
-        let bytes = line.len() as u64;
+        let mut last = self.last;
+        let mut text = String::new();
+        for record in records {
+            let (line, place) = record.line(&last, at);
+            text.push_str(&line);
+            last = place;
+        }
+        let bytes = text.len() as u64;
         if self.length > 0 && self.length + bytes > self.rotate_at {
             self.rotate();
         }
@@ -198,7 +212,7 @@ impl Log {
         self.torn = true;
         let written = self
             .file
-            .write_all(line.as_bytes())
+            .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Taken back now if that can be, and in any case before the next line.
@@ -207,8 +221,9 @@ impl Log {
         }
         self.torn = false;
         self.length += bytes;
-        self.last = place;
-        if self.last.seq.is_multiple_of(MARK_EVERY) {
+        let marked = self.last.seq / MARK_EVERY;
+        self.last = last;
+        if self.last.seq / MARK_EVERY > marked {
             self.mark();
         }
         Ok(())

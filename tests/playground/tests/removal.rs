@@ -23,7 +23,13 @@ fn empty_programs() -> (tempfile::TempDir, Programs) {
     let directory = tempfile::tempdir().unwrap();
     for name in NAMES {
         let path = directory.path().join(name);
-        fs::write(&path, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        // The one that is run to its end while a ground is made; the others are daemons.
+        let what = if name == "kai-auth" {
+            "true"
+        } else {
+            "sleep 1000"
+        };
+        fs::write(&path, format!("#!/bin/sh\nexec {what}\n")).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o775)).unwrap();
     }
     let programs = Programs::in_directory(directory.path()).unwrap();
