@@ -99,7 +99,7 @@ fn a_complete_host_is_ready() {
             .all(|line| line.starts_with("ok ") || line.starts_with("note ")),
         "{said}"
     );
-    assert_eq!(said.lines().count(), 16, "{said}");
+    assert_eq!(said.lines().count(), 17, "{said}");
 }
 
 #[test]
