@@ -17,7 +17,7 @@ use std::{
             net::UnixStream,
         },
     },
-    path::{Path, PathBuf},
+    path::Path,
     time::Instant,
 };
 
@@ -29,7 +29,6 @@ use kai_proto::{
     gateway_broker::{Refusal, UserEntry},
     grant::Grant,
     ids::TelegramId,
-    worker_broker::{Assignment, Clocks, Walls},
 };
 use nix::sys::{
     socket::{MsgFlags, send},
@@ -39,13 +38,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     accounts::Account,
-    audit,
+    assign, audit,
     authd::Purpose,
     daemon::{Daemon, unix_now},
     ending::EndReason,
-    launch::{self, LaunchError, LoginFiles, Order, WorkerProgram, World},
+    launch::{self, LaunchError, Order, WorkerProgram},
     pace::Pass,
-    policy::Confinement,
     second_factor::may_attach,
     users::User,
     worker::{Handover, Parked, Proof, Worker},
@@ -201,32 +199,12 @@ impl Daemon {
             .map(|path| TrustedFile::open(path, Trust::Private).map(TrustedFile::into_descriptor))
             .transpose()
             .map_err(|distrust| StartError::Key(distrust.to_string()))?;
-        let paths = &self.config.paths;
-        let configuration = self.config.file.parent().unwrap_or(Path::new("/etc/kai"));
-        let own = [&*paths.run, &*paths.state, &*paths.log, configuration];
-        let homes = self.users.iter().filter(|other| {
-            let home = &other.account.home;
-            // Those below /home are hidden with it. Others are, unless they are somebody's by name
-            // alone, such as /usr/games.
-            other.account != *account
-                && !home.starts_with("/home")
-                && fs::metadata(home).is_ok_and(|found| found.uid() == other.account.uid.as_raw())
-        });
-        let own: Vec<&Path> = homes.map(|other| &*other.account.home).chain(own).collect();
-        let policy = &user.policy;
-        let readable = [&self.config.agent.read_paths[..], &policy.read].concat();
-        let mut world = World::new(&account.home, &state, &own, &readable, &policy.write);
-        world.temporary = policy.limits.tmp;
-        world.login_files = match (account.login, policy.confinement) {
-            (false, _) => LoginFiles::Own,
-            (true, Confinement::Strict) => LoginFiles::ReadOnly,
-            (true, Confinement::BestEffort) => LoginFiles::ReadOnlyIfPossible,
-        };
-        let assignment = self.assignment(user, &state, key.is_some());
+        let world = assign::world(&self.config, &self.users, user, &state);
+        let assignment = assign::assignment(&self.config, user, &state, key.is_some());
         let cgroup = match &mut self.cgroups {
             Some(cgroups) => {
                 let memory = sysinfo().map_or(0, |host| host.ram_total());
-                let made = cgroups.child(&policy.limits, memory);
+                let made = cgroups.child(&user.policy.limits, memory);
                 Some(made.map_err(StartError::Cgroup)?)
             }
             None => None,
@@ -236,45 +214,12 @@ impl Daemon {
             assignment: &assignment,
             program: WorkerProgram::open(&self.worker_program).map_err(LaunchError::from)?,
             world: &world,
-            network: policy.network,
-            limits: &policy.limits,
+            network: user.policy.network,
+            limits: &user.policy.limits,
             cgroup,
             connection,
             key,
         })?)
-    }
-
-    fn assignment(&self, user: &User, state: &Path, has_key: bool) -> Assignment {
-        let agent = &self.config.agent;
-        let limits = &self.config.limits;
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let policy = &user.policy;
-        let texts =
-            |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| text(path)).collect() };
-        Assignment {
-            account: user.account.name.clone(),
-            home: text(&user.account.home),
-            shell: text(&user.account.shell),
-            state: text(state),
-            agent: agent.command.clone(),
-            base_url: agent.base_url.clone(),
-            has_key,
-            model: user.entry.model.clone(),
-            budget_micro_usd: user.budget_micro_usd,
-            clocks: Clocks {
-                silence: limits.silence,
-                turn: user.turn.unwrap_or(limits.turn),
-                tool: limits.tool,
-            },
-            connect_ports: policy.connect_ports(agent.connect_ports.as_deref(), agent.base_port()),
-            read_paths: texts(&[&agent.read_paths[..], &policy.read].concat()),
-            walls: Walls {
-                strict: policy.confinement == Confinement::Strict,
-                allow: policy.allow.clone(),
-                write_paths: texts(&policy.write),
-                free: policy.limits.free,
-            },
-        }
     }
 }
 

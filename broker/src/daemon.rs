@@ -32,7 +32,7 @@ use nix::{
 use tracing::{info, warn};
 
 use crate::{
-    admin,
+    admin, assign,
     audit::{self, Audit, NotRecorded},
     authd::Authd,
     capabilities,
@@ -430,16 +430,9 @@ fn begin(audit: &mut Audit, config: &Config) -> Result<Users, DaemonError> {
     Ok(users)
 }
 
-/// Where the worker's program is: in `paths.programs`, or beside this one.
+/// The worker's program, if it can be trusted.
 fn worker_program(config: &Config) -> Result<PathBuf, DaemonError> {
-    let directory = match &config.paths.programs {
-        Some(directory) => directory.clone(),
-        None => std::env::current_exe()
-            .ok()
-            .and_then(|program| program.parent().map(Path::to_owned))
-            .unwrap_or_else(|| "/opt/kai/current".into()),
-    };
-    let program = directory.join("kai-worker");
+    let program = assign::programs(config).join("kai-worker");
     WorkerProgram::open(&program)?;
     Ok(program)
 }

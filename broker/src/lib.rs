@@ -9,6 +9,7 @@
 //! - [`accounts`]: which local accounts may host a worker;
 //! - [`users`]: `users.yaml`, the table of users; [`policy`] what it says of each one's walls;
 //! - [`daemon`]: the poll loop; [`gateway`] and [`admin`] its two kinds of peers;
+//! - [`assign`]: what one user's worker is launched with;
 //! - [`attach`]: what becomes of an attach, [`pace`] how many are looked at;
 //! - [`workers`]: the table of workers; [`worker`] one and its life, [`ending`] why it ends,
 //!   [`supervise`] what is done about it;
@@ -21,6 +22,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod assign;
 pub mod attach;
 pub mod audit;
 pub mod authd;

@@ -40,6 +40,7 @@ impl Host {
             "kai-authd",
             "kai-worker",
             "kai-tools",
+            "kai-probe",
             "kai-broker",
             "kai-auth",
             "claude",
@@ -99,7 +100,7 @@ fn a_complete_host_is_ready() {
             .all(|line| line.starts_with("ok ") || line.starts_with("note ")),
         "{said}"
     );
-    assert_eq!(said.lines().count(), 17, "{said}");
+    assert_eq!(said.lines().count(), 18, "{said}");
 }
 
 #[test]

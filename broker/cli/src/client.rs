@@ -20,6 +20,9 @@ pub enum ClientError {
     /// The audit logs cannot be shown.
     #[error(transparent)]
     Audit(#[from] crate::audit::AuditError),
+    /// Nothing can be probed.
+    #[error(transparent)]
+    Probe(#[from] crate::probe::ProbeError),
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,4 +1,4 @@
-//! `kai-broker`: `status`, `strangers`, `reload` and `audit`, for root.
+//! `kai-broker`: `status`, `strangers`, `reload`, `audit` and `probe`, for root.
 //!
 //! A program of its own, so that the daemon links neither tables nor JSON. `status` does not believe
 //! the daemon: it reads `/proc` itself and shows where that differs.
@@ -8,12 +8,14 @@
 //! - [`layers`]: judges each layer of a worker's confinement by that;
 //! - [`second_factor`]: how each user stands with authd, which is asked for it;
 //! - [`status`]: puts all of it together; [`tables`] shows it to people;
-//! - [`audit`]: the audit logs, shown and verified.
+//! - [`audit`]: the audit logs, shown and verified;
+//! - [`probe`]: a hostile program in the agent's place, and what it reached.
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod client;
 pub mod layers;
+pub mod probe;
 pub mod proc;
 pub mod second_factor;
 pub mod status;
@@ -71,6 +73,12 @@ enum Command {
     },
     /// Shows what the root daemons decided, from their audit logs.
     Audit(audit::Audit),
+    /// Has a hostile program try more than a hundred things in the walls of one user's policy, on an
+    /// account that nobody has, and shows which wall stopped each.
+    ///
+    /// Exit status 3 if something is open that should not be. Nothing is harmed by what succeeds, and
+    /// nothing is left behind. The daemon need not run; what it alone has is then not tried.
+    Probe(probe::Probe),
     /// Takes the new users.yaml whole, or keeps the old one and says why.
     Reload,
 }
@@ -84,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Status { json, .. } => show_status(&arguments.config, json),
         Command::Strangers { json } => show_strangers(&arguments.config, json),
         Command::Audit(audit) => audit::run(&arguments.config, &audit).map_err(ClientError::Audit),
+        Command::Probe(asked) => probe::run(&arguments.config, &asked).map_err(ClientError::Probe),
         Command::Reload => reload(&arguments.config),
     };
     done.unwrap_or_else(|problem| {

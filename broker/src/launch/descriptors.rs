@@ -23,7 +23,7 @@ const FREE: RawFd = 16;
 ///
 /// # Errors
 /// [`Step::Descriptors`].
-pub(super) fn place(
+pub fn place(
     connection: &UnixStream,
     control: &OwnedFd,
     key: Option<&OwnedFd>,

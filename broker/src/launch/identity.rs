@@ -20,7 +20,7 @@ use crate::accounts::Account;
 ///
 /// # Errors
 /// The part that failed.
-pub(super) fn become_account(account: &Account) -> Result<(), Failed> {
+pub fn become_account(account: &Account) -> Result<(), Failed> {
     let capabilities =
         |error: caps::errors::CapsError| (Step::Capabilities, io::Error::other(error.to_string()));
     caps::clear(None, CapSet::Ambient).map_err(capabilities)?;
@@ -68,7 +68,7 @@ fn prove_no_way_back(account: &Account) -> Result<(), Failed> {
 ///
 /// # Errors
 /// [`Step::ParentDeath`].
-pub(super) fn end_with_the_broker(control: &OwnedFd) -> Result<(), Failed> {
+pub fn end_with_the_broker(control: &OwnedFd) -> Result<(), Failed> {
     let step = |error: nix::Error| (Step::ParentDeath, error.into());
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step)?;
     let mut polled = [PollFd::new(control.as_fd(), PollFlags::empty())];
@@ -89,6 +89,6 @@ pub(super) fn end_with_the_broker(control: &OwnedFd) -> Result<(), Failed> {
 ///
 /// # Errors
 /// [`Step::NoNewPrivileges`].
-pub(super) fn give_up_new_privileges() -> Result<(), Failed> {
+pub fn give_up_new_privileges() -> Result<(), Failed> {
     prctl::set_no_new_privs().map_err(|error| (Step::NoNewPrivileges, error.into()))
 }

@@ -23,7 +23,7 @@ const FILES: u64 = 1024;
 ///
 /// # Errors
 /// [`Step::Limits`] with the kernel's answer.
-pub(super) fn set(limits: &Limits, in_cgroup: bool) -> Result<(), Failed> {
+pub fn set(limits: &Limits, in_cgroup: bool) -> Result<(), Failed> {
     let step = |error: nix::Error| (Step::Limits, error.into());
     // The broker has no CAP_SYS_RESOURCE: a hard limit can only go down.
     let at_most = |resource: Resource, soft: u64, hard: u64| {

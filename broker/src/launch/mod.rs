@@ -187,7 +187,7 @@ pub enum LaunchError {
 }
 
 /// A failing step and the kernel's answer.
-type Failed = (Step, io::Error);
+pub type Failed = (Step, io::Error);
 
 /// What a launch needs.
 #[derive(Debug)]

@@ -8,12 +8,13 @@ use super::{
 };
 
 /// kai's own programs, which are installed together.
-pub const OURS: [&str; 7] = [
+pub const OURS: [&str; 8] = [
     "kai-gateway",
     "kai-brokerd",
     "kai-authd",
     "kai-worker",
     "kai-tools",
+    "kai-probe",
     "kai-broker",
     "kai-auth",
 ];

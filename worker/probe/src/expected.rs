@@ -77,6 +77,11 @@ pub const OPEN: &[Open] = &[
         &[When::NoLogin],
         "nobody logs in to this account",
     ),
+    open(
+        "host-watch",
+        &[],
+        "names that everybody may list; Landlock has no rule for inotify",
+    ),
     open("listen", &[], "development servers"),
     open("listen-as-neighbour", &[When::HostsNetwork], HOSTS_NETWORK),
     open("connections", &[When::HostsNetwork], HOSTS_NETWORK),
@@ -104,11 +109,6 @@ pub const OPEN: &[Open] = &[
         "agent-limits",
         &[],
         "the agent's limits are the user's own; lowered ones hurt nobody else",
-    ),
-    open(
-        "first-process-directory",
-        &[When::AbiBelow(1)],
-        "no Landlock, which best-effort accepts",
     ),
     open("trace", &[When::Allowed(Allowance::Ptrace)], ALLOWED),
     open("compare", &[When::Allowed(Allowance::Ptrace)], ALLOWED),

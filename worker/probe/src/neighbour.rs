@@ -42,8 +42,13 @@ pub fn live(place: &Path) -> Result<(), Problem> {
     fs::set_permissions(&secret, Permissions::from_mode(0o666))?;
     tell("home", home.display().to_string());
     tell("file", secret.display().to_string());
-    tell("shared", place.display().to_string());
     let mut made = Vec::new();
+    let directory = Path::new("/tmp").join(format!("{name}.d"));
+    if fs::create_dir(&directory).is_ok() {
+        fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+        tell("tmp-directory", directory.display().to_string());
+        made.push(directory);
+    }
     for (key, directory) in ["tmp-file", "var-tmp-file", "shm-file"].iter().zip(OUTSIDE) {
         let path = Path::new(directory).join(&*name);
         if File::create_new(&path).is_ok() {
@@ -111,7 +116,7 @@ pub fn live(place: &Path) -> Result<(), Problem> {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 
     for path in made {
-        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
     }
     let _ = mq_unlink(queue.as_str());
     let remove = libc::IPC_RMID.into();

@@ -13,12 +13,13 @@ use std::{
 use super::GroundError;
 
 /// Every program of a whole kai, and those that only the playground has.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "kai-authd",
     "kai-brokerd",
     "kai-gateway",
     "kai-worker",
     "kai-tools",
+    "kai-probe",
     "kai-broker",
     "kai-auth",
     "kai-play-agent",
@@ -26,13 +27,14 @@ pub const NAMES: [&str; 9] = [
 ];
 
 /// The packages that [`NAMES`] come from.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 8] = [
     "kai-authd",
     "kai-brokerd",
     "kai-broker",
     "kai-auth",
     "kai-gateway",
     "kai-worker",
+    "kai-probe",
     "kai-playground",
 ];
 

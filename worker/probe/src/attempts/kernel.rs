@@ -74,10 +74,10 @@ fn terminal(request: u64) -> Answer {
     // Of one's controlling terminal only.
     let _ = call(libc::SYS_setsid, []);
     let _ = ioctl(slave, libc::TIOCSCTTY, 0);
-    reached(
-        ioctl(slave, request, at(&typed)),
-        &[Errno::EINVAL, Errno::ENOTTY],
-    )
+    let asked = ioctl(slave, request, at(&typed));
+    // Closed, it would end this process with a signal before its answer is told.
+    std::mem::forget(own);
+    reached(asked, &[Errno::EINVAL, Errno::ENOTTY])
 }
 
 const NEW_USER: i64 = libc::CLONE_NEWUSER as i64;

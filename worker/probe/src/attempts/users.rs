@@ -9,7 +9,7 @@ use super::{
     Group::Users,
     of,
     ways::{
-        connect, connect_abstract, list, look, make, memory, read, signal, take_descriptor, trace,
+        connect, connect_abstract, list, make, memory, read, signal, take_descriptor, trace,
         with_process, write,
     },
 };
@@ -36,6 +36,25 @@ fn by_key(scene: &Scene, name: &str, number: i64, arguments: fn(i64) -> [i64; 3]
 
 fn in_proc(scene: &Scene, file: &str) -> String {
     format!("/proc/{}/{file}", scene.neighbour)
+}
+
+/// Whether what is seen there is the neighbour's at all.
+fn theirs(scene: &Scene, path: &str) -> Answer {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Answer::open_if(found.uid() == scene.neighbour_uid, "not the neighbour's"),
+        Err(error) => Answer::refused(&error),
+    }
+}
+
+fn watch(directory: &str) -> Answer {
+    let directory = format!("{directory}\0");
+    call(libc::SYS_inotify_init1, [0])
+        .and_then(|watching| {
+            let mask = libc::IN_CREATE.into();
+            let arguments = [watching, at(directory.as_str()), mask];
+            call(libc::SYS_inotify_add_watch, arguments)
+        })
+        .into()
 }
 
 fn sees_others() -> Answer {
@@ -84,26 +103,19 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         Users,
         "neighbour-home-look",
         "looks at a neighbour's home from outside: owner, mode, times",
-        |s| laid_out(s, "home", |path| look(path)),
+        |s| laid_out(s, "home", |path| theirs(s, path)),
     ),
     of(
         Users,
-        "neighbour-home-watch",
-        "is told what changes in a directory of a neighbour (inotify)",
-        |s| {
-            laid_out(s, "shared", |path| {
-                let path = format!("{path}\0");
-                let watching = call(libc::SYS_inotify_init1, [0]);
-                let added = watching.and_then(|descriptor| {
-                    let mask = libc::IN_CREATE.into();
-                    call(
-                        libc::SYS_inotify_add_watch,
-                        [descriptor, at(path.as_str()), mask],
-                    )
-                });
-                added.into()
-            })
-        },
+        "neighbour-watch",
+        "is told what changes in a directory of a neighbour's in /tmp (inotify)",
+        |s| laid_out(s, "tmp-directory", watch),
+    ),
+    of(
+        Users,
+        "host-watch",
+        "is told what changes in a directory that everybody may list (inotify)",
+        |_| watch("/var/lib"),
     ),
     of(Users, "processes-see", "sees processes of others", |_| {
         sees_others()

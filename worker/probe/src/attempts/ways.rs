@@ -48,14 +48,12 @@ pub(super) fn make(path: impl AsRef<Path>) -> Answer {
     made.into()
 }
 
-/// Lists a directory.
+/// Lists a directory; an empty one is what a wall leaves of it.
 pub(super) fn list(path: impl AsRef<Path>) -> Answer {
-    fs::read_dir(path).into()
-}
-
-/// Asks what is known of a path from outside.
-pub(super) fn look(path: impl AsRef<Path>) -> Answer {
-    fs::symlink_metadata(path).into()
+    match fs::read_dir(path) {
+        Ok(entries) => Answer::open_if(entries.count() > 0, "empty"),
+        Err(error) => Answer::refused(&error),
+    }
 }
 
 /// Connects to a socket that has a path.
