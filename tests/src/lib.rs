@@ -1,6 +1,7 @@
 //! What the tests over several processes share: a whole kai with two people, and the word on skipping.
 
 mod account;
+mod cgroup;
 mod second_factor;
 
 use std::time::Duration;
@@ -9,6 +10,8 @@ use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, MessageId, 
 use kai_playground::ground::{Daemon, Ground, Names, Options, Person};
 
 pub use account::as_account;
+use cgroup::OwnCgroup;
+pub use cgroup::limits_memory;
 pub use second_factor::{Authenticator, Enrolled};
 
 /// alice's Telegram id.
@@ -50,6 +53,8 @@ pub struct Kai {
     pub ground: Ground,
     /// The Telegram.
     pub telegram: BotApi,
+    // Last: nothing is in it any more.
+    _cgroup: Option<OwnCgroup>,
 }
 
 impl Kai {
@@ -66,10 +71,16 @@ impl Kai {
         telegram.add_user(STRANGER, "Stranger", None);
         let people = vec![Person::new("alice", ALICE.0), Person::new("bob", BOB.0)];
         let mut options = Options::new(Names::Unique, people, &telegram.url(), telegram.token());
+        let cgroup = OwnCgroup::make();
+        options.cgroup = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         change(&mut options);
         let ground = Ground::new(&options).unwrap();
         ground.start().unwrap();
-        Self { ground, telegram }
+        Self {
+            ground,
+            telegram,
+            _cgroup: cgroup,
+        }
     }
 
     /// Somebody writes to the bot; gives their message's number.

@@ -3,11 +3,13 @@
 
 use std::{
     ffi::CStr,
+    fs::File,
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::Command,
 };
 
@@ -45,6 +47,23 @@ pub fn end_with_this_thread(command: &mut Command, mask: u32) {
     unsafe {
         command.pre_exec(before_exec);
     }
+}
+
+/// Has the child begin in a control group of version 2 (cgroups(7)).
+///
+/// # Errors
+/// If the group is not there.
+pub fn begin_in_cgroup(command: &mut Command, cgroup: &Path) -> io::Result<()> {
+    let processes = File::options()
+        .write(true)
+        .open(cgroup.join("cgroup.procs"))?;
+    // 0 stands for the writer.
+    let before_exec = move || write(&processes, b"0").map(drop).map_err(io::Error::from);
+    // SAFETY: one system call on a descriptor that is open already; nothing is allocated.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+    Ok(())
 }
 
 /// Runs the child as root of a user namespace of its own, in which this account, and no other, is

@@ -22,19 +22,24 @@ pub(super) fn plans(
     layout: &Layout,
     separation: Separation,
     gateway: &Account,
+    options: &Options,
 ) -> [(Daemon, Plan); 3] {
     let plan = |daemon: Daemon, program: &str| Plan {
         program: layout.programs().join(program),
         config: layout.config(),
         account: None,
         own_root: false,
+        cgroup: None,
         log: layout.log().join(format!("{}.txt", daemon.name())),
     };
     let mut authd = plan(Daemon::Authd, "kai-authd");
     let mut broker = plan(Daemon::Broker, "kai-brokerd");
     let mut kai_gateway = plan(Daemon::Gateway, "kai-gateway");
     match separation {
-        Separation::Accounts => kai_gateway.account = Some(gateway.clone()),
+        Separation::Accounts => {
+            kai_gateway.account = Some(gateway.clone());
+            broker.cgroup.clone_from(&options.cgroup);
+        }
         Separation::OneAccount => {
             authd.own_root = true;
             broker = plan(Daemon::Broker, "kai-play-launcher");

@@ -123,7 +123,7 @@ impl Ground {
         made: Made,
         parts: people::Parts,
     ) -> Result<Self, GroundError> {
-        let supervisor = Supervisor::new(make::plans(&layout, separation, &parts.gateway))
+        let supervisor = Supervisor::new(make::plans(&layout, separation, &parts.gateway, options))
             .map_err(files("cannot start a thread"))?;
         Ok(Self {
             layout,

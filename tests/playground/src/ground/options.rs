@@ -78,6 +78,9 @@ pub struct Options {
     pub log: String,
     /// Whether a daemon that ends is restarted, once all were ready.
     pub restarts: bool,
+    /// The control group of version 2 in which the broker begins, delegated to it as by `Delegate=` of its
+    /// unit; none for that of this process.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Options {
@@ -96,6 +99,7 @@ impl Options {
             second_factor: Vec::new(),
             log: "info".to_owned(),
             restarts: true,
+            cgroup: None,
         }
     }
 }

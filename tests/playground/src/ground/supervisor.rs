@@ -71,6 +71,8 @@ pub struct Plan {
     pub account: Option<Account>,
     /// Whether it runs as root of a user namespace of its own.
     pub own_root: bool,
+    /// The control group that it begins in, if not that of this process.
+    pub cgroup: Option<PathBuf>,
     /// Takes what it writes to standard output and standard error.
     pub log: PathBuf,
 }
@@ -99,6 +101,9 @@ impl Plan {
         }
         if self.own_root {
             sys::as_root_of_its_own(&mut command);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            sys::begin_in_cgroup(&mut command, cgroup)?;
         }
         sys::end_with_this_thread(&mut command, 0o077);
         command.spawn()
