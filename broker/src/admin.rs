@@ -17,6 +17,8 @@ use crate::{
     audit,
     daemon::{ACCEPTS_PER_WAKE, Daemon, Peer, accept},
     ending::EndReason,
+    policy::Kernel,
+    sys,
     users::{User, Users},
 };
 
@@ -190,9 +192,12 @@ impl Daemon {
             second_factor: user.entry.second_factor,
             own_key: user.key_file.is_some(),
             login: user.account.login,
-            weakened: user
-                .policy
-                .weakened(self.config.agent.connect_ports.as_deref()),
+            weakened: user.policy.weakened(
+                self.config.agent.connect_ports.as_deref(),
+                Kernel {
+                    landlock_abi: sys::landlock_abi(),
+                },
+            ),
             worker: self
                 .workers
                 .get(user.entry.id)

@@ -11,7 +11,10 @@
 //!
 //! What lowers a wall is named by [`Policy::weakened`], for `kai-broker status`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kai_program::yaml::{Map, Mistake, Node};
 use kai_proto::worker_broker::Allowance;
@@ -120,11 +123,12 @@ pub struct Kernel {
 }
 
 impl Policy {
-    /// Takes the keys of a policy out of one user's entry.
+    /// Takes the keys of a policy out of the entry of a user whose home is `home`.
     ///
     /// # Errors
-    /// The first mistake in them, or a port list that `kernel` cannot hold.
-    pub fn parse(map: &mut Map, kernel: Kernel) -> Result<Self, Mistake> {
+    /// The first mistake in them, a port list that `kernel` cannot hold, or a path in the home, where the
+    /// agent would choose what stands there.
+    pub fn parse(map: &mut Map, kernel: Kernel, home: &Path) -> Result<Self, Mistake> {
         let confinement = match map.optional("confinement") {
             None => Confinement::Strict,
             Some(node) => match node.text()? {
@@ -146,8 +150,12 @@ impl Policy {
             Some(node) => ports(node, confinement, kernel)?,
         };
         let mut section = map.section("paths")?;
-        let read = section.optional("read").map_or(Ok(Vec::new()), paths)?;
-        let write = section.optional("write").map_or(Ok(Vec::new()), paths)?;
+        let mut listed = |key: &str| {
+            section
+                .optional(key)
+                .map_or(Ok(Vec::new()), |node| paths(node, home))
+        };
+        let (read, write) = (listed("read")?, listed("write")?);
         section.finish()?;
         Ok(Self {
             confinement,
@@ -174,9 +182,10 @@ impl Policy {
         Some(listed.iter().copied().chain(base).collect())
     }
 
-    /// Each way in which this policy lowers a wall, where `general` is the list of ports in kai.yaml.
+    /// Each way in which this policy lowers a wall, where `general` is the list of ports in kai.yaml, and each in
+    /// which `kernel` does not hold one that this policy raises.
     #[must_use]
-    pub fn weakened(&self, general: Option<&[u16]>) -> Vec<String> {
+    pub fn weakened(&self, general: Option<&[u16]>, kernel: Kernel) -> Vec<String> {
         let mut weakened = Vec::new();
         if self.confinement == Confinement::BestEffort {
             weakened.push("confinement best-effort: a missing layer does not stop a launch".into());
@@ -194,6 +203,13 @@ impl Policy {
                     }
                 }
                 (Ports::Only(_), None) | (Ports::General, Some(_)) => {}
+            }
+            if self.connect_ports(general, None).is_some() && kernel.landlock_abi < PORTS_ABI {
+                weakened.push(format!(
+                    "ports not held by this kernel (Landlock ABI {}, ports from {PORTS_ABI} on, Linux 6.7): TCP to \
+                     every port of every host",
+                    kernel.landlock_abi
+                ));
             }
         }
         let shown = |path: &Path| path.display().to_string();
@@ -271,7 +287,7 @@ fn ports(node: Node, confinement: Confinement, kernel: Kernel) -> Result<Ports, 
     Ok(Ports::Only(ports))
 }
 
-fn paths(node: Node) -> Result<Vec<PathBuf>, Mistake> {
+fn paths(node: Node, home: &Path) -> Result<Vec<PathBuf>, Mistake> {
     let place = node.mistake(format!("must have at most {PATHS} paths"));
     let items = node.into_list()?;
     if items.len() > PATHS {
@@ -282,6 +298,14 @@ fn paths(node: Node) -> Result<Vec<PathBuf>, Mistake> {
         let path = item.path()?;
         if path.as_os_str().len() > PATH || path.parent().is_none() {
             return Err(item.mistake(format!("must be a path below / of at most {PATH} bytes")));
+        }
+        if path.starts_with(home) {
+            return Err(item.mistake("lies in the user's own home, which the worker has whole"));
+        }
+        if fs::canonicalize(&path).is_ok_and(|real| real != path) {
+            return Err(item.mistake(
+                "goes through a link, or has more slashes and dots than it needs: say where it leads",
+            ));
         }
         paths.push(path);
     }
@@ -341,7 +365,7 @@ mod tests {
     fn parse(text: &str, kernel: Kernel) -> Result<Policy, String> {
         let read = || {
             let mut map = Document::parse(Path::new("/u"), text)?.into_map()?;
-            let policy = Policy::parse(&mut map, kernel)?;
+            let policy = Policy::parse(&mut map, kernel, Path::new("/home/alice"))?;
             map.finish()?;
             Ok(policy)
         };
@@ -355,13 +379,13 @@ mod tests {
         assert_eq!(policy, Policy::default());
         assert_eq!(policy.confinement, Confinement::Strict);
         assert_eq!(policy.network, Network::Host);
-        assert!(policy.weakened(GENERAL).is_empty());
+        assert!(policy.weakened(GENERAL, HERE).is_empty());
         assert_eq!(
             policy.connect_ports(GENERAL, Some(8)),
             Some(vec![53, 443, 8])
         );
         assert_eq!(
-            policy.weakened(None).len(),
+            policy.weakened(None, HERE).len(),
             1,
             "all ports are open by kai.yaml"
         );
@@ -417,6 +441,14 @@ mod tests {
             (
                 "paths: {write: [/]}",
                 "`paths.write[0]` must be a path below /",
+            ),
+            (
+                "paths: {read: [/home/alice/x]}",
+                "`paths.read[0]` lies in the user's own home",
+            ),
+            (
+                "paths: {read: [/srv, /proc/self/cwd]}",
+                "`paths.read[1]` goes through a link",
             ),
             ("allow:\n- sudo", "/u:2: `allow[0]` must be one of ptrace,"),
             (
@@ -478,11 +510,20 @@ mod tests {
             ("limits: {memory: 64g}", vec![]),
         ] {
             assert_eq!(
-                parse(text, HERE).unwrap().weakened(GENERAL),
+                parse(text, HERE).unwrap().weakened(GENERAL, HERE),
                 named,
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_hold_the_general_list_is_shown() {
+        let weakened = |text| parse(text, DEBIAN_12).unwrap().weakened(GENERAL, DEBIAN_12);
+
+        assert!(weakened("")[0].starts_with("ports not held by this kernel (Landlock ABI 2,"));
+        assert_eq!(weakened("network: none").len(), 0);
+        assert_eq!(weakened("ports: any").len(), 1);
     }
 
     #[test]

@@ -228,14 +228,14 @@ pub fn clone_tree(at: &impl AsFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Makes a copy of [`clone_tree`] read-only, with what is mounted below it (mount_setattr(2), Linux
-/// 5.12).
+/// Adds `MOUNT_ATTR_*` to a copy of [`clone_tree`] and to what is mounted below it; what it has already, it
+/// keeps (mount_setattr(2), Linux 5.12).
 ///
 /// # Errors
 /// What mount_setattr(2) answers.
-pub fn make_read_only(tree: &impl AsFd) -> io::Result<()> {
+pub fn add_attributes(tree: &impl AsFd, attributes: u64) -> io::Result<()> {
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_set: attributes,
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
@@ -279,6 +279,27 @@ pub fn mount_on(tree: &impl AsFd, at: &impl AsFd) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Leaves the session keyring that was inherited for an empty one (keyctl(2)). A kernel without keyrings
+/// has nothing to leave.
+///
+/// # Errors
+/// What keyctl(2) answers.
+pub fn own_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
+    };
+    match io::Error::last_os_error() {
+        error if joined == -1 && error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -200,6 +200,7 @@ fn user(
             _ => return Err(node.mistake("must be user or admin")),
         },
     };
+    let policy = Policy::parse(&mut map, kernel, &account.home)?;
     let user = User {
         entry: UserEntry {
             id,
@@ -230,7 +231,7 @@ fn user(
                     .map(|n| Duration::from_secs(n.unsigned_abs()))
             })
             .transpose()?,
-        policy: Policy::parse(&mut map, kernel)?,
+        policy,
     };
     for key in WITHOUT_EFFECT {
         if let Some(node) = map.optional(key) {

@@ -125,3 +125,100 @@ fn without_a_network_an_agent_works_and_reaches_nothing_of_the_hosts() {
     };
     assert_eq!([net(0), net(1)], ["on", "off"]);
 }
+
+#[test]
+fn a_login_file_that_is_replaced_outside_is_read_only_again_before_the_agent_can_use_it() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let alice = kai.ground.account("alice").unwrap().clone();
+    // People log in to an account that has not expired.
+    let opened = Command::new("usermod")
+        .args(["--expiredate", "", &alice.name])
+        .status();
+    assert!(opened.unwrap().success());
+    kai.ground.broker_command(&["reload"]).unwrap();
+    let refused = output(&kai, "echo evil >> ~/.bashrc");
+    assert!(refused.contains("Read-only"), "{refused}");
+    let table = kai.ground.broker_command(&["status"]).unwrap();
+    assert!(
+        table.contains(", login)"),
+        "the kind of account is not in\n{table}"
+    );
+    let worker = || {
+        kai.ground
+            .status()
+            .unwrap()
+            .worker("alice")
+            .map(|worker| worker.pid)
+    };
+    let before = worker();
+
+    // What an editor does.
+    let bashrc = alice.home.join(".bashrc");
+    let new = alice.home.join(".bashrc.new");
+    std::fs::write(&new, "alias ll='ls -l'\n").unwrap();
+    std::os::unix::fs::chown(&new, Some(alice.uid), Some(alice.gid)).unwrap();
+    std::fs::rename(&new, &bashrc).unwrap();
+
+    let refused = output(&kai, "echo evil >> ~/.bashrc");
+    assert!(refused.contains("Read-only"), "{refused}");
+    assert_ne!(worker(), before, "the worker whose wall was gone lives");
+    assert_eq!(
+        std::fs::read_to_string(bashrc).unwrap(),
+        "alias ll='ls -l'\n"
+    );
+}
+
+#[test]
+fn links_that_others_plant_on_the_way_to_a_listed_path_lead_nobody_anywhere() {
+    if !is_root() {
+        return;
+    }
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, chown, symlink},
+    };
+
+    let place = tempfile::Builder::new()
+        .prefix("kai-links")
+        .tempdir_in("/srv")
+        .unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| place.path().join(name);
+    let victim = path("victim");
+    fs::write(&victim, "root's own").unwrap();
+    fs::create_dir(path("secret")).unwrap();
+    fs::write(path("secret/file"), "a secret").unwrap();
+    let target = path("shared/data");
+    fs::create_dir_all(&target).unwrap();
+    let keys = format!("paths: {{write: [{}]}}", target.display());
+    let kai = Kai::start(|options| options.people[0].keys = vec![keys]);
+    let bob = kai.ground.account("bob").unwrap().clone();
+    chown(path("shared"), Some(bob.uid), Some(bob.gid)).unwrap();
+    kai.ask(ALICE, "echo before", "before");
+
+    // bob may write above alice's path.
+    fs::remove_dir(&target).unwrap();
+    for planted in [
+        path("secret"),
+        victim.clone(),
+        "/etc".into(),
+        path("nowhere"),
+    ] {
+        symlink(&planted, &target).unwrap();
+        kai.ground.kill_worker("alice").unwrap();
+        let said = output(
+            &kai,
+            &format!("cat {0}/file; echo x > {0}; ls {0}/", target.display()),
+        );
+        assert!(
+            !said.contains("a secret") && !said.contains("hostname"),
+            "{said}"
+        );
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "root's own");
+        assert!(!path("nowhere").exists());
+        fs::remove_file(&target).unwrap();
+    }
+}

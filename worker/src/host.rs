@@ -40,6 +40,7 @@ use crate::{
         link::{Link, Over},
     },
     inherited::Key,
+    login_mounts::LoginMounts,
     reports::Reports,
     sys,
 };
@@ -74,6 +75,7 @@ pub struct Host<T> {
     control: UnixStream,
     children: Signal,
     reports: Reports,
+    login_mounts: Option<LoginMounts>,
     timer: Pin<Box<Sleep>>,
     /// When the timer fires.
     armed: Instant,
@@ -84,6 +86,7 @@ pub struct Host<T> {
 struct Ready {
     control: bool,
     children: bool,
+    mounts: bool,
     output: bool,
     errors: bool,
     from_gateway: bool,
@@ -96,6 +99,7 @@ impl Ready {
     fn any(&self) -> bool {
         self.control
             || self.children
+            || self.mounts
             || self.output
             || self.errors
             || self.from_gateway
@@ -136,6 +140,7 @@ impl<T: Tree> Host<T> {
         let now = Instant::now();
         let reports = Reports::begin(&parts.control, parts.report, now);
         let armed = now + NEVER;
+        let login_mounts = LoginMounts::watch(Path::new(&parts.assignment.home))?;
         let mut host = Self {
             assignment: parts.assignment,
             key: parts.key,
@@ -150,6 +155,7 @@ impl<T: Tree> Host<T> {
             control: watched(parts.control)?,
             children: signal(SignalKind::child())?,
             reports,
+            login_mounts,
             timer: Box::pin(sleep_until(armed.into())),
             armed,
         };
@@ -157,7 +163,7 @@ impl<T: Tree> Host<T> {
         Ok(host)
     }
 
-    /// Works until the broker is gone.
+    /// Works until the broker, or a wall, is gone.
     pub async fn run(mut self) {
         loop {
             let now = Instant::now();
@@ -175,6 +181,10 @@ impl<T: Tree> Host<T> {
         let mut ready = Ready {
             control: self.control.poll_read_ready(cx).is_ready(),
             children: self.children.poll_recv(cx).is_ready(),
+            mounts: self
+                .login_mounts
+                .as_ref()
+                .is_some_and(|mounts| mounts.poll_changed(cx).is_ready()),
             timer: self.timer.as_mut().poll(cx).is_ready(),
             ..Ready::default()
         };
@@ -200,7 +210,16 @@ impl<T: Tree> Host<T> {
     }
 
     /// Lets the engine know of all that is ready; an error is the end of the worker.
-    fn handle(&mut self, ready: &Ready, now: Instant) -> Result<(), BrokerGone> {
+    fn handle(&mut self, ready: &Ready, now: Instant) -> Result<(), End> {
+        if ready.mounts
+            && let Some(mounts) = &mut self.login_mounts
+            && !mounts.hold()
+        {
+            tracing::warn!(
+                "a file that runs at a login was replaced outside, and with it its wall: this worker ends"
+            );
+            return Err(End);
+        }
         if ready.output {
             self.listen(now);
         }
@@ -327,19 +346,19 @@ impl<T: Tree> Host<T> {
         }
     }
 
-    fn take_handovers(&mut self) -> Result<(), BrokerGone> {
+    fn take_handovers(&mut self) -> Result<(), End> {
         loop {
             let mut byte = [0; 1];
             let received = self.control.try_io(Interest::READABLE, || {
                 sys::receive_with_descriptor(&self.control, &mut byte)
             });
             match received {
-                Ok((0, _)) => return Err(BrokerGone),
+                Ok((0, _)) => return Err(End),
                 Ok((1, Some(connection))) if byte == [HANDOVER] => self.attach(connection),
                 Ok(_) => tracing::warn!("the broker sent what is no handover"),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(BrokerGone),
+                Err(_) => return Err(End),
             }
         }
     }
@@ -479,4 +498,4 @@ fn watched(control: OwnedFd) -> io::Result<UnixStream> {
 
 /// The broker's end of the control socket is closed.
 #[derive(Debug)]
-struct BrokerGone;
+struct End;

@@ -12,6 +12,7 @@ pub mod conversation;
 pub mod durable;
 pub mod host;
 pub mod inherited;
+pub mod login_mounts;
 pub mod reports;
 mod sys;
 pub mod tools;

@@ -1,6 +1,7 @@
 //! The system calls that no safe library offers. The only unsafe code of the worker.
 
 use std::{
+    fs::File,
     io::{self, IoSliceMut},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -18,7 +19,19 @@ use nix::{
     unistd::Pid,
 };
 
+use tokio::io::{Interest, unix::AsyncFd};
+
 use crate::agent::tree::Reaped;
+
+/// A file that the runtime tells to be readable. Must be called within a runtime.
+///
+/// # Errors
+/// If it cannot be watched, as plain files cannot (epoll_ctl(2)).
+pub fn watched_file(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a File keeps its descriptor as long as it lives, and gives the same one each time.
+    let watched = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
+    Ok(watched?)
+}
 
 /// Takes ownership of the descriptors that the broker left open across the exec, and has them closed
 /// at the next one, so that the agent inherits none. None for each that is not open.

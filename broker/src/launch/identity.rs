@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{Failed, Step};
-use crate::accounts::Account;
+use crate::{accounts::Account, sys};
 
 /// The bounding set and the groups go first: neither can be changed without root. After the
 /// ids, every way to have root back is tried and must fail.
@@ -29,7 +29,9 @@ pub fn become_account(account: &Account) -> Result<(), Failed> {
     setgroups(&account.groups).map_err(|error| (Step::Groups, error.into()))?;
     setresgid(account.gid, account.gid, account.gid).map_err(|error| (Step::Ids, error.into()))?;
     setresuid(account.uid, account.uid, account.uid).map_err(|error| (Step::Ids, error.into()))?;
-    prove_no_way_back(account)
+    prove_no_way_back(account)?;
+    // Whoever shares one possesses what is in it, whatever the accounts are (keyrings(7)).
+    sys::own_session_keyring().map_err(|error| (Step::Keyring, error))
 }
 
 fn prove_no_way_back(account: &Account) -> Result<(), Failed> {

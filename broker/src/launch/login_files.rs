@@ -8,10 +8,13 @@
 //! of a strict policy.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
@@ -32,6 +35,8 @@ enum Missing {
     File,
     /// A file that does what bash(1) does without it.
     BashProfile,
+    /// A file that does what tcsh(1) does without it.
+    Tcshrc,
 }
 
 /// Each path below a home, what to make of it where it is missing, and what would run it.
@@ -54,12 +59,35 @@ const RUN_AT_LOGIN: &[(&str, Missing, &str)] = &[
     ),
     (".bashrc", Missing::File, "bash"),
     (".bash_aliases", Missing::File, "Debian's .bashrc"),
+    (
+        ".bash_completion",
+        Missing::File,
+        "Debian's bash-completion",
+    ),
     (".bash_logout", Missing::File, "bash at the end"),
     (".zshenv", Missing::File, "zsh, always"),
     (".zprofile", Missing::File, "zsh at a login"),
     (".zshrc", Missing::File, "zsh"),
     (".zlogin", Missing::File, "zsh at a login"),
     (".zlogout", Missing::File, "zsh at the end"),
+    (".cshrc", Missing::File, "csh, and tcsh without a .tcshrc"),
+    (".tcshrc", Missing::Tcshrc, "tcsh: the first of two"),
+    (".login", Missing::File, "csh and tcsh at a login"),
+    (".logout", Missing::File, "csh and tcsh at the end"),
+    (".kshrc", Missing::File, "ksh"),
+    (".mkshrc", Missing::File, "mksh"),
+    (
+        ".rhosts",
+        Missing::File,
+        "rshd, and sshd by host: who comes in unasked",
+    ),
+    (".shosts", Missing::File, "likewise"),
+    (
+        ".forward",
+        Missing::File,
+        "the host's mail program: a command for each letter",
+    ),
+    (".procmailrc", Missing::File, "procmail: likewise"),
     (
         ".pam_environment",
         Missing::File,
@@ -76,13 +104,52 @@ const RUN_AT_LOGIN: &[(&str, Missing, &str)] = &[
         Missing::Directory,
         "the user's systemd: variables",
     ),
+    (
+        ".config/containers/systemd",
+        Missing::Directory,
+        "the user's systemd: units made of Podman's quadlets",
+    ),
+    (
+        ".config/user-tmpfiles.d",
+        Missing::Directory,
+        "the user's systemd: files made, and removed",
+    ),
     (".config/autostart", Missing::Directory, "desktops"),
+    (
+        ".config/autostart-scripts",
+        Missing::Directory,
+        "older desktops",
+    ),
+    (
+        ".config/plasma-workspace",
+        Missing::Directory,
+        "Plasma: env, shutdown",
+    ),
     (
         ".local/share/systemd",
         Missing::Directory,
         "the user's systemd: units",
     ),
+    (
+        ".local/share/user-tmpfiles.d",
+        Missing::Directory,
+        "the user's systemd: files made, and removed",
+    ),
+    (
+        ".local/share/dbus-1",
+        Missing::Directory,
+        "the user's bus: services that it starts",
+    ),
+    (
+        ".local/share/fish/vendor_conf.d",
+        Missing::Directory,
+        "fish",
+    ),
 ];
+
+/// How many names of one such directory are looked at for links, and how deep.
+const LOOKED_AT: usize = 1000;
+const DEEP: usize = 6;
 
 /// Makes the files read-only in this mount namespace.
 ///
@@ -101,12 +168,16 @@ pub(super) fn keep(home: &Path, account: &Account, strict: bool) -> io::Result<(
     kept
 }
 
-fn keep_as_the_account(home: &Path, strict: bool) -> io::Result<()> {
+fn keep_as_the_account(home_path: &Path, strict: bool) -> io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let home = open(home, flags, Mode::empty())?;
+    let home = open(home_path, flags, Mode::empty())?;
     let mut pinned: Vec<PathBuf> = Vec::new();
     for (path, missing, _) in RUN_AT_LOGIN {
         let kept = keep_one(&home, Path::new(path), *missing, &mut pinned);
+        let kept = match kept {
+            Ok(()) if *missing == Missing::Directory && strict => no_way_out(home_path, path),
+            kept => kept,
+        };
         if let Err(error) = kept
             && (strict || !cannot_be_kept(&error))
         {
@@ -114,6 +185,57 @@ fn keep_as_the_account(home: &Path, strict: bool) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A read-only directory is of no use if what is in it is a link to where the agent may write, or has a
+/// second name there. Nobody changes it any more while this looks.
+fn no_way_out(home: &Path, directory: &str) -> io::Result<()> {
+    let kept = |target: &Path| {
+        RUN_AT_LOGIN
+            .iter()
+            .any(|(path, _, _)| target.starts_with(home.join(path)))
+    };
+    let mut looked_at = 0;
+    let mut deeper = vec![(home.join(directory), 0)];
+    while let Some((directory, depth)) = deeper.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            looked_at += 1;
+            if looked_at > LOOKED_AT || depth > DEEP {
+                return Err(Errno::EMLINK.into());
+            }
+            if found.is_symlink() {
+                // What leads nowhere yet is judged by its words.
+                let target = fs::canonicalize(entry.path()).or_else(|_| {
+                    fs::read_link(entry.path()).map(|to| plain(&directory.join(to)))
+                })?;
+                if target.starts_with(home) && !kept(&target) {
+                    return Err(Errno::ELOOP.into());
+                }
+            } else if found.is_dir() {
+                deeper.push((entry.path(), depth + 1));
+            } else if found.is_file() && found.nlink() > 1 {
+                return Err(Errno::EMLINK.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 fn cannot_be_kept(error: &io::Error) -> bool {
@@ -147,7 +269,7 @@ fn keep_one(
         return Err(Errno::EMLINK.into());
     }
     let tree = sys::clone_tree(&found)?;
-    sys::make_read_only(&tree)?;
+    sys::add_attributes(&tree, libc::MOUNT_ATTR_RDONLY)?;
     sys::mount_on(&tree, &found)
 }
 
@@ -166,13 +288,16 @@ fn found_or_made(home: &OwnedFd, path: &Path, missing: Missing) -> io::Result<Ow
             let name = path.file_name().unwrap_or_default();
             mkdirat(parent, name, Mode::S_IRWXU)?;
         }
-        Missing::File | Missing::BashProfile => {
+        Missing::File | Missing::BashProfile | Missing::Tcshrc => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
             let mode = Mode::S_IRUSR | Mode::S_IWUSR;
             let made = beneath(home, path, flags, mode)?;
-            if missing == Missing::BashProfile {
-                File::from(made).write_all(bash_profile(home))?;
-            }
+            let text: &[u8] = match missing {
+                Missing::BashProfile => bash_profile(home),
+                Missing::Tcshrc => b"# Stands here so that no agent can write it. tcsh would read .cshrc.\nsource ~/.cshrc\n",
+                _ => b"",
+            };
+            File::from(made).write_all(text)?;
         }
     }
     Ok(beneath(

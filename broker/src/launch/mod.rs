@@ -67,9 +67,11 @@ pub const STEPS: &[&str] = &[
     "If people log in to the account, the files that run at a login are read-only.",
     "/tmp, /var/tmp and /dev/shm are the worker's own, of one size together.",
     "/dev/pts and /dev/mqueue are the worker's own.",
+    "Of the control groups it sees its own, read-only, and none where there is no cgroup v2.",
     "A fresh /proc.",
     "Limits (no cores; without cgroup v2, processes), umask 077, a session of its own, signals as at first.",
-    "Groups, group and user ids and the bounding set are the account's, and every way back is tried and fails.",
+    "Groups, group and user ids and the bounding set are the account's, and every way back is tried and fails; \
+     an empty session keyring.",
     "The end of the broker is the end of the worker.",
     "No new privileges.",
     "Descriptors 3 (the gateway's connection), 4 (the control socket), 5 (the agent's key); all others closed.",
@@ -101,6 +103,8 @@ pub enum Step {
     OwnTemporary,
     /// /dev/pts or /dev/mqueue could not be mounted.
     OwnDevices,
+    /// The control groups could not be hidden.
+    OwnCgroupView,
     /// /proc could not be mounted.
     FreshProc,
     /// Limits, umask, session or signals.
@@ -113,6 +117,8 @@ pub enum Step {
     Ids,
     /// Root could be had back.
     WayBack,
+    /// The session keyring that was inherited could not be left.
+    Keyring,
     /// The signal at the broker's death could not be set, or the broker is already gone.
     ParentDeath,
     /// no_new_privs could not be set.
@@ -124,7 +130,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 21] = [
         Self::OwnCgroups,
         Self::Loopback,
         Self::PrivateMounts,
@@ -134,12 +140,14 @@ impl Step {
         Self::LoginFiles,
         Self::OwnTemporary,
         Self::OwnDevices,
+        Self::OwnCgroupView,
         Self::FreshProc,
         Self::Limits,
         Self::Capabilities,
         Self::Groups,
         Self::Ids,
         Self::WayBack,
+        Self::Keyring,
         Self::ParentDeath,
         Self::NoNewPrivileges,
         Self::Descriptors,

@@ -1,29 +1,29 @@
 //! What a worker sees of the file system, in its own mount namespace.
 //!
 //! Hiding is an empty tmpfs over a directory. What must stay visible below it is opened first, as
-//! `O_PATH`, and bound back through `/proc/self/fd` while the old `/proc` is still there.
+//! `O_PATH`, and bound back by that descriptor.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{OFlag, open},
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2},
     mount::{MsFlags, mount},
     sys::{
-        stat::Mode,
-        statvfs::{FsFlags, statvfs},
+        stat::{Mode, SFlag, fstat},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
     },
 };
 
 use super::{Failed, Step, etc, login_files};
-use crate::accounts::Account;
+use crate::{accounts::Account, sys};
 
 /// Options of a tmpfs that hides a directory: nothing can be put there.
 const EMPTY: &str = "mode=0755,size=64k,nr_inodes=1k";
@@ -35,6 +35,8 @@ const TEMPORARY: [(&str, &str); 3] = [
     ("/var/tmp", "var-tmp"),
     ("/dev/shm", "shm"),
 ];
+/// Where the control groups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Longest resolv.conf that is copied.
 const NAME_SERVICE: u64 = 64 * 1024;
 
@@ -123,6 +125,8 @@ impl World {
             read_only: true,
             needed: false,
         }));
+        // What holds another comes before it.
+        kept.sort_by(|one, other| one.path.cmp(&other.path));
         let name_service = fs::canonicalize("/etc/resolv.conf")
             .ok()
             .filter(|path| below(path));
@@ -152,6 +156,7 @@ pub(super) fn arrange(world: &World, account: &Account) -> Result<(), Failed> {
     }
     own_temporary(world.temporary).map_err(at(Step::OwnTemporary))?;
     own_devices().map_err(at(Step::OwnDevices))?;
+    own_cgroup_view().map_err(at(Step::OwnCgroupView))?;
     fresh_proc().map_err(at(Step::FreshProc))
 }
 
@@ -174,15 +179,43 @@ fn private() -> io::Result<()> {
 fn open_kept(world: &World) -> io::Result<Vec<(&Kept, OwnedFd)>> {
     let mut opened = Vec::with_capacity(world.kept.len());
     for kept in &world.kept {
-        // A symbolic link in the last place would let its owner choose what root binds.
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match open(&kept.path, flags, Mode::empty()) {
+        match kept.reach() {
             Ok(descriptor) => opened.push((kept, descriptor)),
-            Err(error) if kept.needed => return Err(error.into()),
+            Err(error) if kept.needed => return Err(error),
             Err(_) => {}
         }
     }
     Ok(opened)
+}
+
+impl Kept {
+    /// What stands at its path, if no link leads there: whoever may write above it would choose by one what
+    /// root binds, and where. The way to a home or a state is root's own, and may have links.
+    fn reach(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        if self.needed {
+            return Ok(open(&self.path, flags | OFlag::O_DIRECTORY, Mode::empty())?);
+        }
+        let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags).resolve(resolve);
+        let found = openat2(AT_FDCWD, &self.path, how)?;
+        let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode & SFlag::S_IFMT.bits());
+        match kind {
+            SFlag::S_IFDIR | SFlag::S_IFREG | SFlag::S_IFSOCK => Ok(found),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        }
+    }
+
+    /// Makes something to mount it on, in a directory that is root's and empty of others' names.
+    fn make_place(&self, directory: bool) -> io::Result<()> {
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent)?;
+        if directory {
+            fs::create_dir(&self.path)
+        } else {
+            File::create_new(&self.path).map(drop)
+        }
+    }
 }
 
 fn read_name_service(path: &Path) -> Option<(PathBuf, Vec<u8>)> {
@@ -204,26 +237,29 @@ fn hide(
     for directory in world.hidden.iter().filter(|directory| directory.is_dir()) {
         tmpfs(directory, EMPTY)?;
     }
-    for (kept, descriptor) in kept {
-        let source = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-        if fs::metadata(&source)?.is_dir() {
-            fs::create_dir_all(&kept.path)?;
-        } else {
-            fs::create_dir_all(kept.path.parent().unwrap_or(Path::new("/")))?;
-            File::create(&kept.path)?;
+    for (at, (one, descriptor)) in kept.iter().enumerate() {
+        // Below another one that is bound back already, it is there with it, or was moved away meanwhile;
+        // nothing is made there: it is others' to write.
+        let with_another = kept[..at]
+            .iter()
+            .any(|(other, _)| one.path.starts_with(&other.path));
+        if !with_another {
+            let kind = fstat(descriptor)?.st_mode & SFlag::S_IFMT.bits();
+            one.make_place(kind == SFlag::S_IFDIR.bits())?;
         }
-        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(&source), &kept.path, None::<&str>, bind, None::<&str>)?;
-        // A remount sets all flags anew: what the admin took away stays away.
-        let had = statvfs(&kept.path)?.flags();
-        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        flags.set(
-            MsFlags::MS_RDONLY,
-            kept.read_only || had.contains(FsFlags::ST_RDONLY),
-        );
-        flags.set(MsFlags::MS_NOEXEC, had.contains(FsFlags::ST_NOEXEC));
-        let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
-        mount(None::<&str>, &kept.path, None::<&str>, again, None::<&str>)?;
+        let place = match one.reach() {
+            Err(_) if with_another && !one.needed => continue,
+            place => place?,
+        };
+        let tree = sys::clone_tree(descriptor)?;
+        let read_only = if one.read_only {
+            libc::MOUNT_ATTR_RDONLY
+        } else {
+            0
+        };
+        let quiet = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        sys::add_attributes(&tree, quiet | read_only)?;
+        sys::mount_on(&tree, &place)?;
     }
     if let Some((path, text)) = name_service {
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
@@ -270,6 +306,21 @@ fn own_devices() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of version 2 the worker's own group, which its cgroup namespace has as its root: runtimes look for their
+/// limits there, and the others' would show what others do. Of version 1 nothing: it holds no limits here.
+fn own_cgroup_view() -> io::Result<()> {
+    let Ok(found) = statfs(CGROUPS) else {
+        return Ok(());
+    };
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    let (kind, options) = if found.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        ("cgroup2", None)
+    } else {
+        ("tmpfs", Some(EMPTY))
+    };
+    Ok(mount(Some(kind), CGROUPS, Some(kind), quiet, options)?)
 }
 
 /// `hidepid` hides what is not the worker's own even if something of another account got

@@ -105,11 +105,6 @@ pub const OPEN: &[Open] = &[
         HOSTS_NETWORK,
     ),
     open("agent-signal", &[When::AbiBelow(6)], SIGNALS),
-    open(
-        "agent-limits",
-        &[],
-        "the agent's limits are the user's own; lowered ones hurt nobody else",
-    ),
     open("trace", &[When::Allowed(Allowance::Ptrace)], ALLOWED),
     open("compare", &[When::Allowed(Allowance::Ptrace)], ALLOWED),
     open("io-uring", &[When::Allowed(Allowance::IoUring)], ALLOWED),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +12,10 @@ use kai_proto::{
     ids::{ModelName, SessionId},
     worker_broker::Assignment,
 };
-use nix::unistd::geteuid;
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    unistd::geteuid,
+};
 
 use crate::tools::SYSTEM_PATH;
 
@@ -105,15 +108,17 @@ pub fn private_tmp() -> io::Result<PathBuf> {
     Ok(nix::unistd::mkdtemp("/tmp/kai-agent-XXXXXX")?)
 }
 
-/// The user's CLAUDE.md, which the agent does not read itself with its settings off.
+/// The user's CLAUDE.md, which the agent does not read itself with its settings off. A link may lead
+/// elsewhere in the home and not out of it: the worker reaches its own state and memory, which the agent
+/// does not.
 #[must_use]
 pub fn instructions(home: &Path) -> Option<String> {
+    let directory = File::open(home).ok()?;
     // O_NONBLOCK: opening a FIFO would wait for somebody to write.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(home.join("CLAUDE.md"))
-        .ok()?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = File::from(openat2(&directory, "CLAUDE.md", how).ok()?);
     let found = file.metadata().ok()?;
     if !found.is_file() || found.len() > INSTRUCTIONS {
         return None;
@@ -225,6 +230,16 @@ mod tests {
         fs::write(&file, vec![b'x'; INSTRUCTIONS as usize + 1]).unwrap();
         assert_eq!(instructions(home.path()), None);
         fs::remove_file(&file).unwrap();
+        fs::write(home.path().join("notes.md"), "be kind").unwrap();
+        for (target, read) in [
+            ("notes.md", Some("be kind")),
+            ("/proc/self/maps", None),
+            ("../../../../etc/hostname", None),
+        ] {
+            std::os::unix::fs::symlink(target, &file).unwrap();
+            assert_eq!(instructions(home.path()).as_deref(), read, "{target}");
+            fs::remove_file(&file).unwrap();
+        }
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(instructions(home.path()), None);
     }

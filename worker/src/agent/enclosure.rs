@@ -60,6 +60,7 @@ impl Enclosure {
             path: "/etc".into(),
             grant: Grant::Read,
             needed: false,
+            follow: true,
         });
         Ok(Self {
             rules,

@@ -7,12 +7,16 @@
 //! of their domain.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+};
 use serde_json::Value;
 
 /// Files of the agent's configuration that lose what is in [`LOST`].
@@ -30,57 +34,71 @@ const REMOVED: [(&str, &str); 1] = [(
     "what an organisation's settings were when they were last fetched, hooks and variables included",
 )];
 
-/// Longest configuration, in bytes: it grows with each directory that the agent worked in.
-const LONGEST: u64 = 64 * 1024 * 1024;
+/// Longest configuration, in bytes: it grows with each directory that the agent worked in. As a tree it takes
+/// thirty times as much memory, which is the worker's.
+const LONGEST: u64 = 4 * 1024 * 1024;
 
-/// Makes the files of `home` harmless.
+/// Makes the files of `home` harmless. Whatever is in the way of that gets another name, so that no tool can
+/// keep its user's agent from starting for good.
 ///
 /// # Errors
-/// What the file system answers; the agent is not to be started then.
+/// What the file system answers, as when it is full; the agent is not to be started then.
 pub fn make_harmless(home: &Path) -> io::Result<()> {
+    let directory = home.join(".claude");
+    for own in [home, &directory] {
+        open_up(own);
+    }
+    match fs::read_dir(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => set_aside(&directory)?,
+        _ => {}
+    }
     for name in CONFIGURATION {
         let path = home.join(name);
         match read(&path) {
             Ok(text) => match without_lost(&text) {
                 Ok(None) => {}
-                Ok(Some(text)) => replace(&path, &text)?,
+                Ok(Some(text)) => match replace(&path, &text) {
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                    Err(_) => set_aside(&path)?,
+                    Ok(()) => {}
+                },
                 Err(NotJson) => set_aside(&path)?,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // A directory, a FIFO, a giant: whatever the agent would make of it.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => set_aside(&path)?,
-            Err(error) => return Err(error),
+            // A directory, a FIFO, a giant, a link to itself, what may not be read: whatever the agent
+            // would make of it.
+            Err(_) => set_aside(&path)?,
         }
     }
     for (name, _) in REMOVED {
-        match fs::remove_file(home.join(name)) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Err(error);
-            }
-            _ => {}
+        let path = home.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => set_aside(&path)?,
+            Ok(()) => {}
         }
     }
     Ok(())
 }
 
+/// Takes back what a tool may have taken from the account's own directory; what is not its own stays.
+fn open_up(directory: &Path) {
+    let Ok(found) = fs::metadata(directory) else {
+        return;
+    };
+    let mode = found.permissions().mode();
+    if found.is_dir() && mode & 0o700 != 0o700 {
+        let _ = fs::set_permissions(directory, Permissions::from_mode(mode & 0o7777 | 0o700));
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     // O_NONBLOCK: opening a FIFO would wait for somebody to write. Links are followed, as the agent
     // does: whoever keeps the home's files elsewhere has them there.
-    let file = match File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-    {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        other => other?,
-    };
+        .open(path)?;
     let found = file.metadata()?;
     if !found.is_file() || found.len() > LONGEST {
         return Err(io::ErrorKind::InvalidData.into());
@@ -130,11 +148,24 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, &path)
 }
 
-/// Gives it another name, by which the agent does not find it and the user does.
+/// Gives it another name, by which the agent does not find it and the user does: one that is free.
 fn set_aside(path: &Path) -> io::Result<()> {
-    let mut aside = path.to_owned().into_os_string();
-    aside.push(".set-aside");
-    fs::rename(path, aside)
+    for number in 1.. {
+        let mut aside = path.to_owned().into_os_string();
+        aside.push(format!(".set-aside-{number}"));
+        match renameat2(
+            AT_FDCWD,
+            path,
+            AT_FDCWD,
+            Path::new(&aside),
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Err(Errno::EEXIST) => {}
+            Err(Errno::ENOENT) => return Ok(()),
+            done => return Ok(done?),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -203,6 +234,42 @@ mod tests {
         fs::create_dir(at(".claude.json")).unwrap();
         make_harmless(home.path()).unwrap();
         assert!(!at(".claude.json").exists());
+    }
+
+    #[test]
+    fn nothing_that_a_tool_leaves_keeps_the_agent_from_starting() {
+        type Plant = fn(&Path);
+        let plants: [Plant; 8] = [
+            |home| fs::create_dir_all(home.join(".claude/remote-settings.json/x")).unwrap(),
+            |home| std::os::unix::fs::symlink(".claude.json", home.join(".claude.json")).unwrap(),
+            |home| std::os::unix::fs::symlink("/proc/self/mem", home.join(".claude.json")).unwrap(),
+            |home| fs::write(home.join(".claude.json"), vec![b' '; LONGEST as usize + 1]).unwrap(),
+            |home| fs::write(home.join(".claude"), "no directory").unwrap(),
+            |home| {
+                fs::write(home.join(".claude.json"), "{\"env\":{}}").unwrap();
+                fs::create_dir_all(home.join(".claude.json.kai-new/x")).unwrap();
+            },
+            |home| {
+                fs::create_dir(home.join(".claude.json")).unwrap();
+                fs::create_dir_all(home.join(".claude.json.set-aside-1/x")).unwrap();
+            },
+            |home| {
+                fs::create_dir(home.join(".claude")).unwrap();
+                fs::write(home.join(".claude/remote-settings.json"), "{}").unwrap();
+                fs::set_permissions(home.join(".claude"), Permissions::from_mode(0o500)).unwrap();
+                fs::set_permissions(home, Permissions::from_mode(0o500)).unwrap();
+            },
+        ];
+        for plant in plants {
+            let home = tempfile::tempdir().unwrap();
+            plant(home.path());
+
+            make_harmless(home.path()).unwrap();
+
+            let text = fs::read_to_string(home.path().join(".claude.json"));
+            assert!(!text.is_ok_and(|text| text.contains("env")));
+            assert!(!home.path().join(".claude/remote-settings.json").exists());
+        }
     }
 
     #[test]

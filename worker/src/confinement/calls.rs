@@ -87,6 +87,8 @@ calls! {
     KEXEC_FILE_LOAD = "kexec_file_load", 320, 294, SYS_kexec_file_load;
     CLONE3 = "clone3", 435, 435, SYS_clone3;
     SOCKET = "socket", 41, 198, SYS_socket;
+    SOCKETPAIR = "socketpair", 53, 199, SYS_socketpair;
+    PRLIMIT64 = "prlimit64", 302, 261, SYS_prlimit64;
 }
 
 /// Of Linux 6.15, which libc does not name; new calls have one number everywhere.

@@ -38,6 +38,9 @@ pub struct Rule {
     pub grant: Grant,
     /// True if the worker cannot do without it; the others are left out where they are missing.
     pub needed: bool,
+    /// True if links lead there all the same. Not to what a policy names: whoever may write above it would
+    /// choose by a link what this worker reaches.
+    pub follow: bool,
 }
 
 /// What every worker has, where it exists: path, grant, reason.
@@ -180,24 +183,26 @@ const PARTLY: &[(&str, &[&str], &str)] = &[
 /// Only for what is needed and missing; the ruleset tells when it opens the paths.
 pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     let mut rules: Vec<Rule> = Vec::with_capacity(256);
-    let mut add = |path: PathBuf, grant, needed| {
+    let mut add_by = |path: PathBuf, grant, needed, follow| {
         rules.push(Rule {
             path,
             grant,
             needed,
+            follow,
         })
     };
+    for path in &assignment.read_paths {
+        add_by(path.into(), Grant::Execute, false, false);
+    }
+    for path in &assignment.walls.write_paths {
+        add_by(path.into(), Grant::Own, false, false);
+    }
+    let mut add = |path: PathBuf, grant, needed| add_by(path, grant, needed, true);
     for (path, grant, _) in SYSTEM {
         add(path.into(), *grant, false);
     }
     for path in open_children(Path::new("/etc"))? {
         add(path, Grant::Read, false);
-    }
-    for path in &assignment.read_paths {
-        add(path.into(), Grant::Execute, false);
-    }
-    for path in &assignment.walls.write_paths {
-        add(path.into(), Grant::Own, false);
     }
     for path in agent_directories(&assignment.agent) {
         add(path, Grant::Execute, false);

@@ -5,6 +5,7 @@
 //! Landlock is good enough is for the broker's `confinement: strict` to decide from the report.
 
 use std::{
+    fs::File,
     io,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
@@ -12,9 +13,11 @@ use std::{
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
-    PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
 };
+
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::paths::{Grant, Rule};
 
@@ -94,20 +97,12 @@ fn prepare_for(
 }
 
 fn add(created: RulesetCreated, rule: &Rule, asked: ABI) -> Result<RulesetCreated, RulesetFailed> {
-    let opened = match PathFd::new(&rule.path) {
+    let opened = match reach(rule) {
         Ok(opened) => opened,
         Err(_) if !rule.needed => return Ok(created),
-        Err(error) => {
-            let landlock::PathFdError::OpenCall { source: error, .. } = error else {
-                return Err(path_failed(
-                    &rule.path,
-                    io::Error::from(io::ErrorKind::Other),
-                ));
-            };
-            return Err(path_failed(&rule.path, error));
-        }
+        Err(error) => return Err(path_failed(&rule.path, error)),
     };
-    let found = match std::fs::metadata(&rule.path) {
+    let found = match opened.metadata() {
         Ok(found) => found.file_type(),
         Err(_) if !rule.needed => return Ok(created),
         Err(error) => return Err(path_failed(&rule.path, error)),
@@ -122,6 +117,15 @@ fn add(created: RulesetCreated, rule: &Rule, asked: ABI) -> Result<RulesetCreate
         access &= AccessFs::from_file(asked);
     }
     Ok(created.add_rule(PathBeneath::new(opened, access))?)
+}
+
+/// What the rule is about, opened once and judged by that descriptor.
+fn reach(rule: &Rule) -> io::Result<File> {
+    let mut how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    if !rule.follow {
+        how = how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    }
+    Ok(openat2(AT_FDCWD, &rule.path, how)?.into())
 }
 
 fn path_failed(path: &Path, error: io::Error) -> RulesetFailed {
@@ -166,6 +170,7 @@ mod tests {
             path: path.to_owned(),
             grant,
             needed: true,
+            follow: true,
         }
     }
 
@@ -189,6 +194,34 @@ mod tests {
         })
         .join()
         .unwrap()
+    }
+
+    #[test]
+    fn a_link_at_or_above_a_path_of_the_policy_opens_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        for directory in ["real/below", "secret/below"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        fs::write(path("secret/below/file"), "x").unwrap();
+        std::os::unix::fs::symlink(path("secret"), path("link")).unwrap();
+        let by_policy = |name: &str| Rule {
+            needed: false,
+            follow: false,
+            ..rule(&path(name), Grant::Own)
+        };
+        let rules = vec![
+            by_policy("link"),
+            by_policy("link/below"),
+            by_policy("real/below"),
+        ];
+        let (secret, real) = (path("secret/below/file"), path("real/below/new"));
+
+        let reached = confined(rules, None, move || {
+            (fs::read(secret).is_ok(), fs::write(real, "x").is_ok())
+        });
+
+        assert!(reached.is_none_or(|reached| reached == (false, true)));
     }
 
     #[test]
@@ -249,6 +282,7 @@ mod tests {
             path: "/nowhere".into(),
             grant: Grant::Own,
             needed: true,
+            follow: true,
         };
         let optional = Rule {
             needed: false,

@@ -25,6 +25,9 @@ pub enum When {
     /// If the low 32 bits of the first argument are the first number, and those of the second are
     /// not the second: pairs of argument and value.
     Unless((u8, u32), (u8, u32)),
+    /// If the low 32 bits of the first argument are the first number, and those of the second under a
+    /// mask are this: a pair of argument and value, then argument, mask and value.
+    And((u8, u32), (u8, u32, u32)),
 }
 
 /// One entry.
@@ -64,8 +67,13 @@ const NEW_NAMESPACES: &[u32] = &[
 
 const FAST_OPEN: &[u32] = &[libc::MSG_FASTOPEN as u32];
 
-/// Terminal controls that write into somebody's terminal, and not into one's own output.
-const TERMINAL_INPUT: &[u32] = &[libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+/// Terminal controls that write into somebody's terminal, and not into one's own output; and the one that
+/// loads line disciplines, which are drivers of modems (CVE-2017-2636).
+const TERMINAL: &[u32] = &[
+    libc::TIOCSTI as u32,
+    libc::TIOCLINUX as u32,
+    libc::TIOCSETD as u32,
+];
 
 /// Families of sockets that are left: local, IPv4, IPv6, and netlink for what it says of interfaces.
 const FAMILIES: &[u32] = &[
@@ -77,6 +85,10 @@ const FAMILIES: &[u32] = &[
 
 /// Protocols that are left: the family's own, TCP, UDP.
 const PROTOCOLS: &[u32] = &[0, libc::IPPROTO_TCP as u32, libc::IPPROTO_UDP as u32];
+
+/// Types of sockets beside streams and datagrams whose own protocol is another than TCP or UDP: DCCP (6 in
+/// linux/net.h), and SCTP as `SOCK_SEQPACKET`. The type's upper bits are flags.
+const KIND: u32 = 0xf;
 
 /// Answered with `EPERM`.
 pub const NOT_PERMITTED: &[Denied] = &[
@@ -154,8 +166,8 @@ pub const NOT_PERMITTED: &[Denied] = &[
     ),
     denied(
         IOCTL,
-        When::OneOf(1, TERMINAL_INPUT),
-        "types into a terminal (CVE-2017-5226)",
+        When::OneOf(1, TERMINAL),
+        "types into a terminal (CVE-2017-5226), loads drivers",
     ),
     denied(
         SENDTO,
@@ -164,6 +176,11 @@ pub const NOT_PERMITTED: &[Denied] = &[
     ),
     denied(SENDMSG, When::AnyBit(2, FAST_OPEN), "likewise"),
     denied(SENDMMSG, When::AnyBit(3, FAST_OPEN), "likewise"),
+    denied(
+        PRLIMIT64,
+        When::NoneOf(0, &[0]),
+        "limits of other processes of the account, the worker's among them",
+    ),
     always(KEXEC_FILE_LOAD, "the host"),
     always(IOPL, "ports of devices"),
     always(IOPERM, "ports of devices"),
@@ -208,11 +225,18 @@ pub const NOT_THERE: &[Denied] = &[always(
 )];
 
 /// Answered with `EAFNOSUPPORT`.
-pub const NO_SUCH_FAMILY: &[Denied] = &[denied(
-    SOCKET,
-    When::NoneOf(0, FAMILIES),
-    "packet, Bluetooth, VSOCK and others: large parts of the kernel, and ways out",
-)];
+pub const NO_SUCH_FAMILY: &[Denied] = &[
+    denied(
+        SOCKET,
+        When::NoneOf(0, FAMILIES),
+        "packet, Bluetooth, VSOCK and others: large parts of the kernel, and ways out",
+    ),
+    denied(
+        SOCKETPAIR,
+        When::NoneOf(0, &[libc::AF_UNIX as u32]),
+        "loads and asks every family before it says that few have pairs; TIPC does",
+    ),
+];
 
 /// Answered with `EPROTONOSUPPORT`.
 pub const NO_SUCH_PROTOCOL: &[Denied] = &[
@@ -220,6 +244,35 @@ pub const NO_SUCH_PROTOCOL: &[Denied] = &[
         SOCKET,
         When::NoneOf(2, PROTOCOLS),
         "MPTCP passes Landlock's port list; SCTP and others are large parts of the kernel",
+    ),
+    denied(
+        SOCKET,
+        When::And(
+            (0, libc::AF_INET as u32),
+            (1, KIND, libc::SOCK_SEQPACKET as u32),
+        ),
+        "SCTP without naming it",
+    ),
+    denied(
+        SOCKET,
+        When::And(
+            (0, libc::AF_INET6 as u32),
+            (1, KIND, libc::SOCK_SEQPACKET as u32),
+        ),
+        "likewise",
+    ),
+    denied(
+        SOCKET,
+        When::And((0, libc::AF_INET as u32), (1, KIND, libc::SOCK_DCCP as u32)),
+        "DCCP without naming it (CVE-2017-6074)",
+    ),
+    denied(
+        SOCKET,
+        When::And(
+            (0, libc::AF_INET6 as u32),
+            (1, KIND, libc::SOCK_DCCP as u32),
+        ),
+        "likewise",
     ),
     denied(
         SOCKET,

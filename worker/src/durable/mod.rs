@@ -70,7 +70,11 @@ pub struct Journal {
     acknowledged: Acknowledged,
 }
 
-/// Whether each of these directories' file systems has `bytes` left for an account without privileges.
+/// Names that must be free too: a turn makes some, and whoever takes the last takes them from everybody.
+const NAMES: u64 = 1000;
+
+/// Whether each of these directories' file systems has `bytes` left for an account without privileges, and
+/// some names, where it counts them.
 /// The worker looks, at each turn, because it alone knows of turns. One that was taken over may not look, and
 /// gains nothing: it could fill the disk without any turn, which quotas alone prevent. A file system that
 /// cannot be asked does not stop a turn; what it does not take is told then.
@@ -78,10 +82,11 @@ pub struct Journal {
 pub fn has_space(directories: &[&Path], bytes: u64) -> bool {
     directories.iter().all(|directory| {
         statvfs(*directory).map_or(true, |found| {
-            found
+            let free = found
                 .blocks_available()
-                .saturating_mul(found.fragment_size())
-                >= bytes
+                .saturating_mul(found.fragment_size());
+            let names = found.files() == 0 || found.files_available() >= NAMES || bytes == 0;
+            free >= bytes && names
         })
     })
 }

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use kai_brokerd::{
     assign,
     launch::LaunchError,
-    policy::Network,
+    policy::{Kernel, Network},
     sys,
     users::{User, Users, UsersError},
 };
@@ -134,7 +134,10 @@ pub fn probe(file: &Path, asked: &Probe) -> Result<Verdict, ProbeError> {
             user: asked.name.clone(),
             walls: asked_for.to_string(),
             landlock_abi: here,
-            weakened: policy.weakened(config.agent.connect_ports.as_deref()),
+            weakened: policy.weakened(
+                config.agent.connect_ports.as_deref(),
+                Kernel { landlock_abi: here },
+            ),
         },
         &answers,
         &alone,

@@ -101,6 +101,8 @@ fn make(
         .args(kind)
         .args(["--no-create-home", "--no-log-init", "--shell"])
         .arg("/usr/sbin/nologin")
+        // Nobody logs in to it by any way (shadow(5)).
+        .args(["--expiredate", "1970-01-02"])
         .args(["--comment", &comment, "--gid", group, "--home-dir"])
         .arg(home)
         .arg(name))?;

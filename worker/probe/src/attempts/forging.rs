@@ -123,6 +123,17 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     ),
     of(
         Forging,
+        "worker-limits",
+        "changes the worker's limits (prlimit)",
+        |s| {
+            let limit = [0_u64; 2];
+            let files = libc::RLIMIT_NOFILE.into();
+            let asked = [s.worker.into(), files, 0, at(&limit)];
+            call(libc::SYS_prlimit64, asked).into()
+        },
+    ),
+    of(
+        Forging,
         "worker-environment",
         "reads the worker's environment",
         |s| of_process(s.worker, "environ", read),

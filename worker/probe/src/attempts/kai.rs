@@ -32,6 +32,22 @@ fn of_cgroup(file: &str) -> Answer {
     }
 }
 
+/// Groups that are not below its own: that of systemd, or another hierarchy's.
+fn host_cgroups() -> Answer {
+    let seen = fs::read_dir("/sys/fs/cgroup").map(|entries| {
+        let names = entries
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.collect::<Vec<_>>()
+    });
+    match seen {
+        Ok(names) if names.is_empty() => Answer::Blocked("none seen".to_owned()),
+        Ok(names) => Answer::Open(names.join(", ")),
+        Err(error) => Answer::refused(&error),
+    }
+}
+
 /// What is open beside the three streams.
 fn inherited() -> Answer {
     let open: Vec<String> = (3..256)
@@ -168,5 +184,11 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "cgroup-limit",
         "raises its control group's memory limit",
         |_| of_cgroup("memory.max"),
+    ),
+    of(
+        Kai,
+        "cgroup-others",
+        "lists the control groups of the host",
+        |_| host_cgroups(),
     ),
 ];

@@ -392,6 +392,37 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     of(Kernel, "socket-sctp", "speaks SCTP", |_| {
         socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP)
     }),
+    of(
+        Kernel,
+        "socket-seqpacket",
+        "speaks SCTP without naming it",
+        |_| socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0),
+    ),
+    of(
+        Kernel,
+        "socket-dccp",
+        "speaks DCCP without naming it",
+        |_| socket(libc::AF_INET, libc::SOCK_DCCP, 0),
+    ),
+    of(
+        Kernel,
+        "socket-pair",
+        "loads families by asking for pairs (AF_VSOCK)",
+        |_| {
+            let ends = [0_i32; 2];
+            let kind = libc::SOCK_STREAM.into();
+            ask(
+                libc::SYS_socketpair,
+                [libc::AF_VSOCK.into(), kind, 0, at(&ends)],
+            )
+        },
+    ),
+    of(
+        Kernel,
+        "line-discipline",
+        "loads drivers of modems (TIOCSETD)",
+        |_| terminal(libc::TIOCSETD),
+    ),
     of(Kernel, "device-mem", "opens the host's memory", |_| {
         read("/dev/mem")
     }),
