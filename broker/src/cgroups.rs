@@ -88,9 +88,18 @@ impl Cgroups {
     /// # Errors
     /// What the kernel answers.
     pub fn child(&mut self, limits: &Limits, memory: u64) -> io::Result<Cgroup> {
-        self.next += 1;
-        let path = self.root.join(format!("{WORKER}{}", self.next));
-        fs::create_dir(&path)?;
+        let path = loop {
+            self.next += 1;
+            let path = self.root.join(format!("{WORKER}{}", self.next));
+            match fs::create_dir(&path) {
+                // Of a broker that was killed: its processes were still on their way out.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => end(&path),
+                made => {
+                    made?;
+                    break path;
+                }
+            }
+        };
         let cgroup = Cgroup::open(path)?;
         let set = |file: &str, value: &str| fs::write(cgroup.path.join(file), value);
         set(

@@ -21,7 +21,7 @@ const UNITS: [(&str, f64); 3] = [
 ];
 
 /// What stands in every unit.
-const EVERYWHERE: [(&str, &str); 16] = [
+const EVERYWHERE: [(&str, &str); 15] = [
     ("Type", "exec"),
     ("Restart", "always"),
     ("UMask", "0077"),
@@ -35,17 +35,17 @@ const EVERYWHERE: [(&str, &str); 16] = [
     ("PrivateIPC", "yes"),
     ("ProtectProc", "invisible"),
     ("ProtectKernelTunables", "yes"),
-    ("LockPersonality", "yes"),
     ("SystemCallArchitectures", "native"),
     ("SystemCallErrorNumber", "EPERM"),
 ];
 
 /// What stands in the units that are no ancestor of an agent.
-const TIGHT: [(&str, &str); 8] = [
+const TIGHT: [(&str, &str); 9] = [
     ("CapabilityBoundingSet", ""),
     ("ProtectSystem", "strict"),
     ("ProtectHome", "yes"),
     ("NoExecPaths", "/"),
+    ("LockPersonality", "yes"),
     ("MemoryDenyWriteExecute", "yes"),
     ("RestrictNamespaces", "yes"),
     ("RestrictSUIDSGID", "yes"),
@@ -118,6 +118,8 @@ fn authd_has_no_network() {
 fn what_agents_inherit_from_the_broker_does_not_break_them() {
     let unit = "kai-broker.service";
     for key in [
+        // `allow: [personality]` would open nothing.
+        "LockPersonality",
         "MemoryDenyWriteExecute",
         "NoExecPaths",
         "OOMScoreAdjust",
@@ -134,6 +136,10 @@ fn what_agents_inherit_from_the_broker_does_not_break_them() {
     assert_eq!(values(unit, "OOMPolicy"), ["continue"]);
     let filters = values(unit, "SystemCallFilter");
     assert!(filters.iter().all(|filter| filter.starts_with('~')));
+    // What `allow:` of users.yaml opens by name.
+    for set in ["@debug", "@keyring"] {
+        assert!(!filters.iter().any(|filter| filter.contains(set)), "{set}");
+    }
 }
 
 #[test]

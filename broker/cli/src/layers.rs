@@ -40,6 +40,9 @@ pub struct Layer {
     pub detail: String,
 }
 
+/// Filters that a worker installs on itself, on the architecture that needs least.
+const FILTERS: u32 = 4;
+
 /// Judges all layers of the worker with this pid, whose processes are `tree`.
 #[must_use]
 pub fn judge(pid: u32, uid: u32, tree: &Tree, report: Option<&Report>) -> Vec<Layer> {
@@ -57,7 +60,12 @@ pub fn judge(pid: u32, uid: u32, tree: &Tree, report: Option<&Report>) -> Vec<La
         ),
         by_proc("capabilities", every(&|thread| thread.no_capabilities)),
         by_proc("no_new_privs", every(&|thread| thread.no_new_privs)),
-        by_proc("seccomp", every(&|thread| thread.seccomp_filter)),
+        by_proc(
+            "seccomp",
+            every(&|thread| {
+                thread.seccomp_filter && thread.seccomp_filters >= inherited_filters(pid) + FILTERS
+            }),
+        ),
     ];
     for kind in NAMESPACES {
         let theirs = proc::namespace(&pid.to_string(), kind);
@@ -77,12 +85,27 @@ pub fn judge(pid: u32, uid: u32, tree: &Tree, report: Option<&Report>) -> Vec<La
     layers
 }
 
+/// What a worker has of its parent, the broker: under systemd the unit's own filter makes `Seccomp: 2` of
+/// everything below it.
+fn inherited_filters(pid: u32) -> u32 {
+    let status = |pid: u32| proc::status(&format!("/proc/{pid}"));
+    status(pid)
+        .and_then(|worker| status(worker.parent))
+        .map_or(0, |broker| broker.seccomp_filters)
+}
+
 fn limits(bounds: Option<Bounds>) -> Layer {
     let (standing, detail) = match bounds {
         None => (Standing::Missing, String::new()),
-        Some(Bounds::Cgroup { memory, processes }) => {
+        Some(Bounds::Cgroup {
+            memory,
+            processes,
+            cpu,
+        }) => {
             let mib = memory.parse::<u64>().unwrap_or(0) >> 20;
-            let detail = format!("cgroup: {mib} MiB, {processes} processes");
+            let cpu = cpu.as_deref().and_then(processors);
+            let cpu = cpu.map_or_else(String::new, |cpu| format!(", {cpu} processors"));
+            let detail = format!("cgroup: {mib} MiB, {processes} processes{cpu}");
             (Standing::On, detail)
         }
         Some(Bounds::Rlimits { processes }) => {
@@ -96,6 +119,12 @@ fn limits(bounds: Option<Bounds>) -> Layer {
         witness: Witness::Proc,
         detail,
     }
+}
+
+/// Of `cpu.max`, a time and its period.
+fn processors(cpu: &str) -> Option<f64> {
+    let (time, period) = cpu.split_once(' ')?;
+    Some(time.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
 }
 
 fn by_proc(name: &'static str, holds: bool) -> Layer {

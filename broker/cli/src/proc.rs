@@ -25,6 +25,10 @@ pub struct ProcStatus {
     pub no_new_privs: bool,
     /// `Seccomp` is 2: a filter.
     pub seccomp_filter: bool,
+    /// How many filters (`Seccomp_filters`, Linux 5.9).
+    pub seccomp_filters: u32,
+    /// The parent's process id.
+    pub parent: u32,
 }
 
 /// Reads the status of one process or thread.
@@ -60,6 +64,10 @@ fn parse_status(text: &str) -> Option<ProcStatus> {
         no_capabilities,
         no_new_privs: fields.get("NoNewPrivs") == Some(&"1"),
         seccomp_filter: fields.get("Seccomp") == Some(&"2"),
+        seccomp_filters: numbers("Seccomp_filters")
+            .and_then(|count| count.first().copied())
+            .unwrap_or(0),
+        parent: *numbers("PPid")?.first()?,
     })
 }
 
@@ -84,6 +92,8 @@ pub enum Bounds {
         memory: String,
         /// `pids.max`.
         processes: String,
+        /// `cpu.max`: microseconds of a period, and the period.
+        cpu: Option<String>,
     },
     /// Rlimits: processes of the whole account, and no bound on memory.
     Rlimits {
@@ -111,6 +121,7 @@ fn in_cgroup(mount: &std::path::Path, group: Option<&str>) -> Option<Bounds> {
     Some(Bounds::Cgroup {
         memory: read("memory.max")?,
         processes: read("pids.max")?,
+        cpu: read("cpu.max").filter(|cpu| !cpu.starts_with("max")),
     })
 }
 
@@ -205,9 +216,9 @@ mod tests {
     fn a_status_with_any_capability_is_not_without() {
         let text = |bounding: &str| {
             format!(
-                "Name:\tx\nUid:\t1\t1\t1\t1\nGid:\t2\t2\t2\t2\nNSpid:\t77\t1\n\
+                "Name:\tx\nPPid:\t5\nUid:\t1\t1\t1\t1\nGid:\t2\t2\t2\t2\nNSpid:\t77\t1\n\
                  CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t{bounding}\nCapAmb:\t0\n\
-                 NoNewPrivs:\t1\nSeccomp:\t2\n"
+                 NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t6\n"
             )
         };
 
@@ -216,6 +227,7 @@ mod tests {
 
         assert!(clean.no_capabilities && clean.no_new_privs && clean.seccomp_filter);
         assert_eq!(clean.pids, [77, 1]);
+        assert_eq!((clean.parent, clean.seccomp_filters), (5, 6));
         assert!(!bounded.no_capabilities);
     }
 
@@ -232,12 +244,14 @@ mod tests {
         fs::create_dir_all(&group).unwrap();
         fs::write(group.join("memory.max"), "4294967296\n").unwrap();
         fs::write(group.join("pids.max"), "512\n").unwrap();
+        fs::write(group.join("cpu.max"), "150000 100000\n").unwrap();
 
         assert_eq!(
             in_cgroup(mount.path(), Some("/system.slice/worker-1")),
             Some(Bounds::Cgroup {
                 memory: "4294967296".to_owned(),
                 processes: "512".to_owned(),
+                cpu: Some("150000 100000".to_owned()),
             })
         );
         fs::write(group.join("memory.max"), "max\n").unwrap();
