@@ -3,8 +3,10 @@
 //! Landlock grants inodes. A host replaces files of /etc by rename(2), as useradd(8) does with
 //! /etc/passwd, and the new inode would be out of a running worker's reach; a mount over the old one is
 //! no help, because the rename takes it away in every namespace. So the directory itself is the
-//! worker's: a read-only tmpfs with copies of the files, and the host's directories bound into it, in
-//! which what is replaced stays in reach of the rule for the directory.
+//! worker's: a read-only tmpfs with copies of the files, and for each of the host's directories a link into the
+//! host's /etc, which is bound below it once: in a directory, what is replaced stays in reach of the rule for
+//! it. Links that lead out of /etc from below it are absolute (Debian's policy, 10.5), so they lead to the
+//! same place from there. A bind for each directory would cost as much as all the rest of a launch.
 //!
 //! Nothing is copied that the account could not read, so that a mistake in the worker's own list of
 //! secrets uncovers nothing.
@@ -13,10 +15,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink},
-    },
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink},
     path::Path,
 };
 
@@ -30,14 +29,16 @@ use crate::{accounts::Account, sys};
 
 /// Options of the tmpfs.
 const OPTIONS: &str = "mode=0755,size=16m,nr_inodes=8k";
+/// Where the host's /etc is bound, for links alone: the worker's rules name no such child of /etc.
+const HOST: &str = ".host";
 /// Largest file that is copied; the linker's cache of a large host has a few hundred KiB.
 const LARGEST: u64 = 4 << 20;
 
 /// What becomes of one name of /etc.
 #[derive(Debug)]
 enum Entry {
-    /// A directory, bound.
-    Directory(OwnedFd),
+    /// A directory, reached by a link.
+    Directory,
     /// A file, copied.
     File(File, fs::Metadata),
     /// A link, made again.
@@ -53,6 +54,7 @@ pub(super) fn replace(
     account: &Account,
     hidden: &[std::path::PathBuf],
 ) -> io::Result<()> {
+    let host = sys::clone_tree(&open(etc, directory_flags(), Mode::empty())?)?;
     let mut entries = Vec::with_capacity(256);
     for entry in fs::read_dir(etc)? {
         let entry = entry?;
@@ -66,6 +68,22 @@ pub(super) fn replace(
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), etc, Some("tmpfs"), flags, Some(OPTIONS))?;
+    let place = etc.join(HOST);
+    fs::create_dir(&place)?;
+    sys::add_attributes(&host, libc::MOUNT_ATTR_RDONLY)?;
+    sys::mount_on(&host, &open(&place, directory_flags(), Mode::empty())?)?;
+    for name in hidden.iter().filter_map(|path| path.strip_prefix(etc).ok()) {
+        let hidden = place.join(name);
+        if hidden.is_dir() {
+            mount(
+                Some("tmpfs"),
+                &hidden,
+                Some("tmpfs"),
+                flags,
+                Some("mode=0755,size=4k"),
+            )?;
+        }
+    }
     for (name, entry) in entries {
         make(etc, &name, entry)?;
     }
@@ -74,15 +92,17 @@ pub(super) fn replace(
     Ok(())
 }
 
+fn directory_flags() -> OFlag {
+    OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
+}
+
 fn look(path: &Path, kind: fs::FileType, account: &Account) -> Option<Entry> {
     if kind.is_symlink() {
         return Some(Entry::Link(fs::read_link(path).ok()?));
     }
     if kind.is_dir() {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = File::from(open(path, flags, Mode::empty()).ok()?);
-        let found = directory.metadata().ok()?;
-        return may(account, &found, 0o1).then(|| Entry::Directory(directory.into()));
+        let found = fs::symlink_metadata(path).ok()?;
+        return (found.is_dir() && may(account, &found, 0o1)).then_some(Entry::Directory);
     }
     if !kind.is_file() {
         return None;
@@ -113,12 +133,7 @@ fn make(etc: &Path, name: &OsStr, entry: Entry) -> io::Result<()> {
     let path = etc.join(name);
     match entry {
         Entry::Link(target) => symlink(target, path),
-        Entry::Directory(directory) => {
-            fs::create_dir(&path)?;
-            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let place = open(&path, flags, Mode::empty())?;
-            sys::mount_on(&sys::clone_tree(&directory)?, &place)
-        }
+        Entry::Directory => symlink(Path::new(HOST).join(name), path),
         Entry::File(file, found) => {
             // One read and one write: copy_file_range(2) and sendfile(2) cost more where files are small.
             let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1);

@@ -117,6 +117,10 @@ const SYSTEM: &[(&str, Grant, &str)] = &[
 /// Children of /etc that stay closed, with the reason. A name that ends in `*` stands for all that
 /// begin so.
 const SECRET: &[(&str, &str)] = &[
+    (
+        ".host",
+        "the host's /etc, whole: only what the links beside it lead to is open",
+    ),
     ("kai", "kai's configuration and credentials"),
     ("shadow*", "password hashes, and their backups"),
     ("gshadow*", "group password hashes, and their backups"),
