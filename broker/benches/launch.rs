@@ -24,7 +24,7 @@ use std::{
 
 use kai_brokerd::{
     accounts::Account,
-    launch::{self, LoginFiles, Order, WorkerProgram, World},
+    launch::{self, Etc, LoginFiles, Order, WorkerProgram, World},
     policy::{Limits, Network},
     sys,
 };
@@ -97,6 +97,7 @@ struct Place {
     directory: tempfile::TempDir,
     account: Account,
     world: World,
+    etc: Etc,
     network: Network,
 }
 
@@ -148,10 +149,13 @@ impl Place {
         };
         let mut world = World::new(&path("home"), &path("state"), &[], &[], &[]);
         world.login_files = login_files;
+        let mut etc = Etc::default();
+        etc.refresh(Path::new("/etc")).unwrap();
         Self {
             directory,
             account,
             world,
+            etc,
             network,
         }
     }
@@ -188,6 +192,7 @@ impl Place {
             assignment: &assignment,
             program: WorkerProgram::open(&self.program()).unwrap(),
             world: &self.world,
+            etc: &self.etc,
             network: self.network,
             limits: &Limits::default(),
             cgroup: None,

@@ -22,7 +22,7 @@ use std::{
 use kai_brokerd::{
     accounts::Account,
     cgroups::Cgroup,
-    launch::{self, LaunchError, LoginFiles, Order, Step, WorkerProgram, World},
+    launch::{self, Etc, LaunchError, LoginFiles, Order, Step, WorkerProgram, World},
     policy::{Limits, Network},
     sys,
 };
@@ -54,6 +54,7 @@ struct Place {
     directory: tempfile::TempDir,
     account: Account,
     world: World,
+    etc: Etc,
     network: Network,
     limits: Limits,
 }
@@ -84,10 +85,13 @@ impl Place {
             login: false,
         };
         let world = World::new(&path("home"), &path("state"), &[&path("others")], &[], &[]);
+        let mut etc = Etc::default();
+        etc.refresh(Path::new("/etc")).unwrap();
         Self {
             directory,
             account,
             world,
+            etc,
             network: Network::Host,
             limits: Limits::default(),
         }
@@ -118,6 +122,7 @@ impl Place {
             assignment: &assignment,
             program: WorkerProgram::open(&self.path("within")).unwrap(),
             world: &self.world,
+            etc: &self.etc,
             network: self.network,
             limits: &self.limits,
             cgroup,

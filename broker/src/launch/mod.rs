@@ -44,6 +44,7 @@ use crate::{
     policy::{Limits, Network},
     sys::{self, Side},
 };
+pub use etc::Etc;
 pub use mounts::{LoginFiles, World};
 pub use program::WorkerProgram;
 
@@ -208,6 +209,8 @@ pub struct Order<'a> {
     pub program: WorkerProgram,
     /// What the worker sees of the file system.
     pub world: &'a World,
+    /// The host's /etc, refreshed.
+    pub etc: &'a Etc,
     /// Whose network it has.
     pub network: Network,
     /// What it may take; what is missing in `cgroup`, rlimits hold.
@@ -287,7 +290,7 @@ fn become_worker(order: &Order<'_>, control: &OwnedFd) -> Failed {
         if order.network == Network::None {
             network::raise_loopback()?;
         }
-        mounts::arrange(order.world, order.account)?;
+        mounts::arrange(order.world, order.etc, order.account)?;
         limits::set(order.limits, order.cgroup.is_some())?;
         identity::become_account(order.account)?;
         identity::end_with_the_broker(control)?;

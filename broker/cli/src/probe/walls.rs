@@ -142,6 +142,9 @@ pub fn run(
     let mut world = assign::world(config, users, user, &place.state);
     // As those of other users are.
     world.hidden.push(place.path.join("neighbour"));
+    let mut etc = Etc::default();
+    etc.refresh(Path::new("/etc"))
+        .map_err(ProbeError::place("/etc"))?;
     let (connection, its_connection) =
         UnixStream::pair().map_err(ProbeError::place("a connection"))?;
     let key = File::open(&place.key).map_err(ProbeError::place(&place.key))?;
@@ -150,6 +153,7 @@ pub fn run(
         assignment: &assignment,
         program: WorkerProgram::open(&program).map_err(LaunchError::from)?,
         world: &world,
+        etc: &etc,
         network: user.policy.network,
         limits: &user.policy.limits,
         cgroup: None,
