@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
+    cell::RefCell,
     env, fs,
     io::{Read, Write},
     os::{
@@ -97,7 +98,7 @@ struct Place {
     directory: tempfile::TempDir,
     account: Account,
     world: World,
-    etc: Etc,
+    etc: RefCell<Etc>,
     network: Network,
 }
 
@@ -149,13 +150,11 @@ impl Place {
         };
         let mut world = World::new(&path("home"), &path("state"), &[], &[], &[]);
         world.login_files = login_files;
-        let mut etc = Etc::default();
-        etc.refresh(Path::new("/etc")).unwrap();
         Self {
             directory,
             account,
             world,
-            etc,
+            etc: RefCell::default(),
             network,
         }
     }
@@ -187,12 +186,14 @@ impl Place {
 
     fn launch(&self, theirs: &UnixStream) -> Started {
         let assignment = self.assignment();
+        let mut etc = self.etc.borrow_mut();
+        etc.refresh(Path::new("/etc")).unwrap();
         let launched = launch::start(Order {
             account: &self.account,
             assignment: &assignment,
             program: WorkerProgram::open(&self.program()).unwrap(),
             world: &self.world,
-            etc: &self.etc,
+            etc: &etc,
             network: self.network,
             limits: &Limits::default(),
             cgroup: None,

@@ -17,7 +17,7 @@ use std::{
 use kai_brokerd::{
     assign,
     launch::{
-        self, Failed, LaunchError, Order, Step, WorkerProgram, descriptors, identity, limits,
+        self, Etc, Failed, LaunchError, Order, Step, WorkerProgram, descriptors, identity, limits,
     },
     sys::{self, Side},
     users::Users,
