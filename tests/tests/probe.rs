@@ -22,6 +22,15 @@ fn probe(kai: &Kai, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// What Landlock stops from which ABI on.
+const FROM_ABI: [(&str, u64); 5] = [
+    ("tcp-local", 4),
+    ("tcp-local-v6", 4),
+    ("tcp-any-address", 4),
+    ("socket-abstract", 6),
+    ("agent-signal", 6),
+];
+
 /// What each attempt came to, by its name, and the exit status.
 fn attempts(kai: &Kai, arguments: &[&str]) -> (BTreeMap<String, Value>, i32) {
     let output = probe(kai, &[arguments, &["--json"]].concat());
@@ -30,6 +39,21 @@ fn attempts(kai: &Kai, arguments: &[&str]) -> (BTreeMap<String, Value>, i32) {
     let attempts = verdict["attempts"].as_array().unwrap().iter();
     let by_name = attempts.map(|one| (one["name"].as_str().unwrap().to_owned(), one.clone()));
     (by_name.collect(), output.status.code().unwrap())
+}
+
+/// Whether this kernel's Landlock stops `name` at all.
+fn is_held(kai: &Kai, name: &str) -> bool {
+    let status = kai.ground.status_json().unwrap();
+    let report = &status["users"][1]["worker"]["layers"];
+    let landlock = report.as_array().unwrap().iter();
+    let detail = landlock
+        .filter(|layer| layer["name"] == "landlock")
+        .find_map(|layer| layer["detail"].as_str())
+        .unwrap();
+    let abi: u64 = detail[4..5].parse().unwrap();
+    FROM_ABI
+        .iter()
+        .all(|(known, from)| *known != name || abi >= *from)
 }
 
 fn standing(attempts: &BTreeMap<String, Value>, name: &str) -> String {
@@ -173,7 +197,7 @@ const MISSED: [(&str, [&str; 3]); 3] = [
         "namespaces",
         ["processes-see", "shared-tmp", "socket-in-run"],
     ),
-    ("landlock", ["tcp-local", "agent-environment", "logs"]),
+    ("landlock", ["var-lib", "agent-environment", "logs"]),
     ("seccomp", ["unshare-user", "io-uring", "tcp-fast-open"]),
 ];
 
@@ -199,7 +223,7 @@ fn with_all_walls_nothing_is_open_that_should_not_be_and_each_stops_alone_what_i
     let blocked = attempts.values().filter(blocked).count();
     assert!(blocked >= 150, "{blocked} blocked");
     for (wall, names) in ALONE {
-        for name in *names {
+        for name in names.iter().filter(|name| is_held(&kai, name)) {
             let walls = attempts[*name]["walls"].as_array().unwrap();
             assert!(
                 walls.iter().any(|alone| alone == wall),

@@ -316,12 +316,13 @@ fn own_cgroup_view() -> io::Result<()> {
         return Ok(());
     };
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-    let (kind, options) = if found.filesystem_type() == CGROUP2_SUPER_MAGIC {
-        ("cgroup2", None)
-    } else {
-        ("tmpfs", Some(EMPTY))
-    };
-    Ok(mount(Some(kind), CGROUPS, Some(kind), quiet, options)?)
+    // Under version 2 too: the kernel refuses a file system right on top of itself (EBUSY).
+    mount(Some("tmpfs"), CGROUPS, Some("tmpfs"), quiet, Some(EMPTY))?;
+    if found.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        let kind = Some("cgroup2");
+        mount(kind, CGROUPS, kind, quiet, None::<&str>)?;
+    }
+    Ok(())
 }
 
 /// `hidepid` hides what is not the worker's own even if something of another account got

@@ -138,11 +138,13 @@ fn judge_one(
         alone.first(),
         Some((_, Answer::Blocked(errno))) if NOT_HERE.contains(&errno.as_str())
     );
+    let blocked_by_the_account = matches!(alone.first(), Some((_, Answer::Blocked(_))));
     let standing = match answer {
         Answer::Open(_) if why.is_some() => Standing::Open,
         Answer::Open(_) => Standing::Hole,
-        Answer::Blocked(_) if why.is_some() && !not_here => Standing::Shut,
-        Answer::Blocked(_) if not_here => Standing::Nothing,
+        // What is meant to be open and is not so with no wall but the account, this host has not.
+        Answer::Blocked(_) if why.is_some() && !blocked_by_the_account => Standing::Shut,
+        Answer::Blocked(_) if why.is_some() || not_here => Standing::Nothing,
         Answer::Blocked(_) => Standing::Blocked,
         Answer::Nothing(_) => Standing::Nothing,
         Answer::Unknown(_) => Standing::Unknown,
