@@ -1,9 +1,10 @@
 //! What the walls cost: from the fork to the moment at which a program is confined and can speak, beside a
-//! bare fork and exec of the same program as another user, alternately; one at a time, and ten at once.
-//! Fails where a bound is not held three times in a row. Needs root.
+//! bare fork and exec of the same program as another user, alternately; one at a time, and ten at once. And
+//! what they cost a turn: commands, files and sockets, inside beside outside. Fails where a bound is not held
+//! three times in a row. Needs root.
 //!
 //! The program is this one: launched, it confines itself as a worker does, and says so on the gateway's
-//! connection; started bare, it only says so.
+//! connection; started bare, it only says so. For each byte that it is sent it then does a turn's work.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
@@ -45,6 +46,11 @@ const BATCHES: usize = 12;
 /// At the median, what a confined start takes beyond a bare one.
 const ALONE: Duration = Duration::from_millis(5);
 const AMONG_TEN: Duration = Duration::from_millis(8);
+/// Turns of each kind.
+const TURNS: usize = 150;
+/// At the median, what a turn takes inside of what it takes outside: a tenth nobody notices, and two runs
+/// of the same differ by as much.
+const TURN: f64 = 1.1;
 const ATTEMPTS: u32 = 3;
 
 fn main() {
@@ -71,6 +77,7 @@ fn main() {
         println!("network {network:?}, login files {login_files:?}:");
         place.hold("one at a time", 1, STARTS, ALONE);
         place.hold("ten at once", 10, BATCHES, AMONG_TEN);
+        place.hold_turns();
     }
 }
 
@@ -79,19 +86,45 @@ fn confined() {
     let inherited = Inherited::take().unwrap();
     let (_, reached) = confinement::irrevocably_confine(&inherited.assignment).unwrap();
     assert!(reached.seccomp && reached.landlock_abi > 0);
-    (&inherited.connection).write_all(b"r").unwrap();
-    wait_for_the_end(inherited.connection);
+    speak_and_work(&inherited.connection);
 }
 
 fn bare() {
     let connection = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let connection = UnixStream::from(connection);
-    (&connection).write_all(b"r").unwrap();
-    wait_for_the_end(connection);
+    speak_and_work(&UnixStream::from(connection));
 }
 
-fn wait_for_the_end(mut connection: UnixStream) {
-    let _ = connection.read(&mut [0]);
+/// Until the connection ends.
+fn speak_and_work(mut connection: &UnixStream) {
+    connection.write_all(b"r").unwrap();
+    while matches!(connection.read(&mut [0]), Ok(1)) {
+        turn();
+        connection.write_all(b"d").unwrap();
+    }
+}
+
+/// What an agent's turn is made of for the kernel: a few commands, files read and written, lines exchanged.
+fn turn() {
+    for _ in 0..3 {
+        let status = Command::new("/bin/true").env_clear().status();
+        assert!(status.unwrap().success());
+    }
+    // Memory on both sides.
+    let own = format!("/dev/shm/kai-bench-{}", std::process::id());
+    for round in 0..200 {
+        fs::write(&own, "a line\n").unwrap();
+        assert!(fs::read("/etc/passwd").unwrap().len() > 10);
+        assert!(fs::metadata("/usr/bin").unwrap().is_dir());
+        if round % 20 == 0 {
+            assert!(fs::read_dir("/usr/lib").unwrap().count() > 1);
+        }
+    }
+    fs::remove_file(&own).unwrap();
+    let (mut one, mut other) = UnixStream::pair().unwrap();
+    for _ in 0..500 {
+        one.write_all(b"a line of what an agent says\n").unwrap();
+        let _ = other.read(&mut [0; 64]).unwrap();
+    }
 }
 
 struct Place {
@@ -181,6 +214,41 @@ impl Place {
                 attempt < ATTEMPTS,
                 "{what}: more than {bound:?} beyond a bare start"
             );
+        }
+    }
+
+    /// The same of a turn's work.
+    fn hold_turns(&self) {
+        for attempt in 1..=ATTEMPTS {
+            let [inside, outside] = [true, false].map(|confined| {
+                let (mut ours, theirs) = UnixStream::pair().unwrap();
+                let started = if confined {
+                    self.launch(&theirs)
+                } else {
+                    self.start_bare(theirs)
+                };
+                ours.read_exact(&mut [0]).unwrap();
+                (ours, started)
+            });
+            let mut took = [Vec::new(), Vec::new()];
+            for _ in 0..TURNS {
+                for (at, (ours, _)) in [&inside, &outside].into_iter().enumerate() {
+                    let begin = Instant::now();
+                    let mut ours: &UnixStream = ours;
+                    ours.write_all(b"t").unwrap();
+                    ours.read_exact(&mut [0]).unwrap();
+                    took[at].push(begin.elapsed());
+                }
+            }
+            let [inside, outside] = took.map(median);
+            let ratio = inside.as_secs_f64() / outside.as_secs_f64();
+            println!(
+                "  a turn's work: inside {inside:.2?}, outside {outside:.2?}, {ratio:.2} times"
+            );
+            if ratio <= TURN {
+                return;
+            }
+            assert!(attempt < ATTEMPTS, "a turn takes {ratio:.2} times as long");
         }
     }
 

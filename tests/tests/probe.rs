@@ -175,7 +175,7 @@ const ALONE: &[(&str, &[&str])] = &[
             "bpf",
             "perf",
             "io-uring",
-            "handle-open",
+            "handle-name",
             "personality",
             "type-ahead",
             "trace",
