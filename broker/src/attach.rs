@@ -209,15 +209,11 @@ impl Daemon {
             }
             None => None,
         };
-        self.etc
-            .refresh(Path::new("/etc"))
-            .map_err(StartError::Etc)?;
         Ok(launch::start(Order {
             account,
             assignment: &assignment,
             program: WorkerProgram::open(&self.worker_program).map_err(LaunchError::from)?,
             world: &world,
-            etc: &self.etc,
             network: user.policy.network,
             limits: &user.policy.limits,
             cgroup,
@@ -234,8 +230,6 @@ enum StartError {
     State(String, io::Error),
     #[error("the worker's cgroup cannot be made: {0}; does the broker's unit have Delegate=?")]
     Cgroup(io::Error),
-    #[error("/etc cannot be read: {0}")]
-    Etc(io::Error),
     #[error("the agent's key cannot be used: {0}")]
     Key(String),
     #[error(transparent)]

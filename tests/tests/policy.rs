@@ -33,18 +33,18 @@ impl Drop for Throwaway {
 }
 
 #[test]
-fn a_file_of_etc_that_the_host_replaces_stays_in_a_running_workers_reach() {
+fn a_file_of_etc_that_the_host_replaces_is_the_new_one_in_a_running_worker() {
     if !is_root() {
         return;
     }
     let kai = Kai::start(|_| {});
-    let before = output(&kai, "grep -c . /etc/passwd");
-    assert!(before.contains("[status 0]"), "{before}");
+    assert!(!output(&kai, "cat /etc/passwd").contains("kai-pol-"));
 
     // Makes /etc/passwd anew and renames it into its place.
-    let _account = Throwaway::new();
+    let account = Throwaway::new();
 
-    assert_eq!(output(&kai, "grep -c . /etc/passwd"), before);
+    let said = output(&kai, &format!("id -u {}; cat /etc/passwd", account.0));
+    assert!(said.contains(&format!("{}:x:", account.0)), "{said}");
     assert!(output(&kai, "id -un").contains("[status 0]"));
 }
 
@@ -86,16 +86,25 @@ fn a_policy_that_lowers_a_wall_is_shown_as_such_and_opens_what_it_says_and_no_mo
     kai.ask(BOB, "echo bob is here", "bob is here");
     let hosts = "NET host: open are what listens on localhost";
     let table = kai.ground.broker_command(&["status"]).unwrap();
+    // Behind what this kernel does not hold, where there is anything.
     let expected = format!(
-        "alice: weakened: reads {}; writes {}; allow ptrace",
+        "reads {}; writes {}; allow ptrace",
         path("read"),
         path("write")
     );
-    assert!(table.contains(&expected), "{table}");
+    let weakened = |name: &str| {
+        let begin = format!("{name}: weakened: ");
+        table.lines().find_map(|line| line.strip_prefix(&begin))
+    };
+    assert!(weakened("alice").unwrap().ends_with(&expected), "{table}");
     assert!(table.contains(hosts), "{table}");
     let by = ["cgroup: ", "rlimits: 512 processes, no limit of memory"];
     assert!(by.iter().any(|by| table.contains(by)), "{table}");
-    assert!(!table.contains("bob: weakened"), "{table}");
+    let bobs = weakened("bob").unwrap_or("ports not held");
+    assert!(
+        bobs.starts_with("ports not held") && !bobs.contains(';'),
+        "{table}"
+    );
     assert!(
         table.contains(", kai)"),
         "the kind of account is not in\n{table}"
@@ -204,7 +213,7 @@ fn links_that_others_plant_on_the_way_to_a_listed_path_lead_nobody_anywhere() {
     for planted in [
         path("secret"),
         victim.clone(),
-        "/etc".into(),
+        "/var/lib".into(),
         path("nowhere"),
     ] {
         symlink(&planted, &target).unwrap();
@@ -214,7 +223,7 @@ fn links_that_others_plant_on_the_way_to_a_listed_path_lead_nobody_anywhere() {
             &format!("cat {0}/file; echo x > {0}; ls {0}/", target.display()),
         );
         assert!(
-            !said.contains("a secret") && !said.contains("hostname"),
+            !said.contains("a secret") && !said.contains("dpkg"),
             "{said}"
         );
         assert_eq!(fs::read_to_string(&victim).unwrap(), "root's own");

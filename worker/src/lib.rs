@@ -108,7 +108,7 @@ fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
         key,
     } = inherited;
     let (tree, confined) = confinement::irrevocably_confine(&assignment)?;
-    let enclosure = Enclosure::new(&assignment, tools::locate()?)?;
+    let enclosure = Enclosure::new(&assignment, tools::locate()?);
     let journal = Journal::open(Path::new(&assignment.state))?;
     let started = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -62,7 +62,8 @@ pub fn status(status: &Status) -> String {
 
 /// What stands open to a worker on the host's network.
 const HOSTS_NETWORK: &str = "\nNET host: open are what listens on localhost and beyond at the allowed \
-    TCP ports, every UDP port, and listening; `network: none` in users.yaml closes all of it";
+    TCP ports (where this kernel holds them), every UDP port, and listening; `network: none` in users.yaml \
+    closes all of it";
 
 fn has_the_hosts_network(worker: &WorkerShown) -> bool {
     let net = worker.layers.iter().find(|layer| layer.name == "net");

@@ -1,24 +1,15 @@
-//! A worker's own /etc: files as they were at its start, directories as the host has them.
+//! A worker's view of /etc: the host's own, read-only, with what is secret covered.
 //!
-//! Landlock grants inodes. A host replaces files of /etc by rename(2), as useradd(8) does with
-//! /etc/passwd, and the new inode would be out of a running worker's reach; a mount over the old one is
-//! no help, because the rename takes it away in every namespace. So the directory itself is the
-//! worker's: a read-only tmpfs with copies of the files, and for each of the host's directories a link into the
-//! host's /etc, which is bound below it once: in a directory, what is replaced stays in reach of the rule for
-//! it. Links that lead out of /etc from below it are absolute (Debian's policy, 10.5), so they lead to the
-//! same place from there. A bind for each directory would cost as much as all the rest of a launch.
-//!
-//! Nothing is copied that the account could not read, so that a mistake in the worker's own list of
-//! secrets uncovers nothing. What everybody may read the broker keeps from one launch to the next, as long as
-//! nothing of it changes: reading it anew would be half of a launch. What only some may read is read by the
-//! launch that may.
+//! It is the host's directory and not a copy, because a host replaces files of /etc by rename(2), as useradd(8)
+//! does with /etc/passwd: what is new stays in reach of the worker's one rule for the directory, and is the new
+//! one. Landlock cannot take anything out of a rule, so that what everybody may read and no agent needs to is
+//! covered here; what the account may not read anyway is left to its modes.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink},
-    path::{Path, PathBuf},
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
 };
 
 use nix::{
@@ -29,224 +20,182 @@ use nix::{
 
 use crate::{accounts::Account, sys};
 
-/// Options of the tmpfs.
-const OPTIONS: &str = "mode=0755,size=16m,nr_inodes=8k";
-/// Where the host's /etc is bound, for links alone: the worker's rules name no such child of /etc.
-const HOST: &str = ".host";
-/// Largest file that is copied; the linker's cache of a large host has a few hundred KiB.
-const LARGEST: u64 = 4 << 20;
+/// Directories of /etc, the first for itself, and what in them is covered, with the reason. A name that ends
+/// in `*` stands for all that begin so.
+const SECRET: &[(&str, &[(&str, &str)])] = &[
+    (
+        "",
+        &[
+            ("shadow*", "password hashes, and their backups"),
+            ("gshadow*", "group password hashes, and their backups"),
+            ("sudoers*", "who may become whom"),
+            ("doas.conf", "likewise"),
+            ("security", "opasswd holds old password hashes"),
+            ("krb5.keytab", "the host's Kerberos key"),
+            ("ipsec.*", "keys"),
+            ("swanctl", "keys"),
+            ("wireguard", "keys"),
+            ("openvpn", "keys"),
+            ("NetworkManager", "passwords of networks"),
+            ("netplan", "likewise"),
+            ("wpa_supplicant", "likewise"),
+            ("ppp", "passwords of providers"),
+            ("letsencrypt", "keys of the host's sites"),
+            ("credstore*", "systemd's credentials"),
+            ("cryptsetup-keys.d", "keys of disks"),
+            ("crypttab", "where those keys are"),
+            ("docker", "registry logins and keys"),
+            ("rancher", "cluster keys"),
+            ("kubernetes", "cluster keys"),
+            ("restic", "keys of backups"),
+            ("borgmatic", "likewise"),
+            ("mysql", "debian.cnf holds a password"),
+            ("postfix", "sasl_passwd"),
+            ("exim4", "passwd.client"),
+            ("fail2ban", "what the host watches for"),
+            ("audit", "likewise"),
+            ("polkit-1", "likewise"),
+            ("cron*", "what others run"),
+            ("at.*", "likewise"),
+            ("backup*", "what others keep"),
+        ],
+    ),
+    ("ssl", &[("private", "keys of the host's sites")]),
+    (
+        "pki",
+        &[
+            ("private", "likewise, as other distributions place them"),
+            ("tls", "likewise"),
+        ],
+    ),
+    ("apt", &[("auth.conf*", "logins of package archives")]),
+    (
+        "ssh",
+        &[
+            ("ssh_host_*", "the host's keys"),
+            ("sshd_config*", "who may log in"),
+            ("moduli", "of no use to a client"),
+        ],
+    ),
+];
 
-/// The host's /etc as it was when [`refresh`](Self::refresh) was last called.
-#[derive(Debug, Default)]
-pub struct Etc {
-    directory: Option<Stamp>,
-    entries: Vec<Entry>,
-}
+/// Options of the tmpfs that covers a directory: nobody may even list it.
+const COVER: &str = "mode=0,size=4k,nr_inodes=2";
 
-/// One name of /etc.
-#[derive(Debug)]
-struct Entry {
-    name: OsString,
-    stamp: Stamp,
-    what: What,
-}
-
-/// What becomes of it.
-#[derive(Debug)]
-enum What {
-    /// A directory, reached by a link.
-    Directory,
-    /// A link, made again.
-    Link(PathBuf),
-    /// A file that everybody may read, copied.
-    File(Vec<u8>),
-    /// A file that only some may read: by the launch of one that may.
-    Restricted,
-}
-
-/// What tells that a name is what it was: whatever changes one changes its ctime (inode(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    changed: (i64, i64),
-    size: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
-impl Stamp {
-    fn of(found: &fs::Metadata) -> Self {
-        Self {
-            device: found.dev(),
-            inode: found.ino(),
-            changed: (found.ctime(), found.ctime_nsec()),
-            size: found.len(),
-            mode: found.mode(),
-            uid: found.uid(),
-            gid: found.gid(),
-        }
-    }
-
-    /// Whether the account has the permission `bit`, 4 to read or 1 to traverse, by owner, group and mode.
-    fn may(&self, account: &Account, bit: u32) -> bool {
-        let shift = if self.uid == account.uid.as_raw() {
-            6
-        } else if account.groups.iter().any(|gid| gid.as_raw() == self.gid) {
-            3
-        } else {
-            0
-        };
-        self.mode & (bit << shift) != 0
-    }
-}
-
-impl Etc {
-    /// Looks whether anything changed, and reads all of it again if so.
-    ///
-    /// # Errors
-    /// If the directory cannot be listed; a single name that cannot be read is left out instead.
-    pub fn refresh(&mut self, etc: &Path) -> io::Result<()> {
-        let directory = Stamp::of(&fs::metadata(etc)?);
-        let same = |entry: &Entry| {
-            fs::symlink_metadata(etc.join(&entry.name))
-                .is_ok_and(|found| Stamp::of(&found) == entry.stamp)
-        };
-        if self.directory == Some(directory) && self.entries.iter().all(same) {
-            return Ok(());
-        }
-        self.entries.clear();
-        for entry in fs::read_dir(etc)? {
-            let entry = entry?;
-            self.entries.extend(look(&entry.path(), entry.file_name()));
-        }
-        // The one from before the listing: a change meanwhile is seen by the next look.
-        self.directory = Some(directory);
-        Ok(())
-    }
-
-    /// Replaces `etc` by the account's view of it. What is in `hidden` is left out.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub(super) fn replace(
-        &self,
-        etc: &Path,
-        account: &Account,
-        hidden: &[PathBuf],
-    ) -> io::Result<()> {
-        let host = sys::clone_tree(&open(etc, directory_flags(), Mode::empty())?)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("tmpfs"), etc, Some("tmpfs"), flags, Some(OPTIONS))?;
-        let place = etc.join(HOST);
-        fs::create_dir(&place)?;
-        sys::add_attributes(&host, libc::MOUNT_ATTR_RDONLY)?;
-        sys::mount_on(&host, &open(&place, directory_flags(), Mode::empty())?)?;
-        for name in hidden.iter().filter_map(|path| path.strip_prefix(etc).ok()) {
-            let hidden = place.join(name);
-            if hidden.is_dir() {
-                let empty = Some("mode=0755,size=4k");
-                mount(Some("tmpfs"), &hidden, Some("tmpfs"), flags, empty)?;
+/// Makes `etc` read-only, and covers what is secret in it and could be read by `account`.
+///
+/// # Errors
+/// What the kernel answers.
+pub(super) fn cover(etc: &Path, account: &Account) -> io::Result<()> {
+    let tree = sys::clone_tree(&open(etc, directory_flags(), Mode::empty())?)?;
+    let quiet = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    sys::add_attributes(&tree, quiet)?;
+    sys::mount_on(&tree, &open(etc, directory_flags(), Mode::empty())?)?;
+    for (directory, secret) in SECRET {
+        let directory = etc.join(directory);
+        for name in names(&directory)? {
+            if secret.iter().any(|(pattern, _)| matches(pattern, &name)) {
+                cover_one(&directory.join(name), account)?;
             }
         }
-        for entry in &self.entries {
-            if !hidden.contains(&etc.join(&entry.name)) {
-                entry.make(etc, account)?;
-            }
-        }
-        let again = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-        mount(None::<&str>, etc, None::<&str>, again, None::<&str>)?;
-        Ok(())
     }
+    Ok(())
 }
 
 fn directory_flags() -> OFlag {
     OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
 }
 
-/// None of what a worker has no use for, such as sockets, and of what cannot be read.
-fn look(path: &Path, name: OsString) -> Option<Entry> {
-    let found = fs::symlink_metadata(path).ok()?;
-    let stamp = Stamp::of(&found);
-    let what = if found.is_symlink() {
-        What::Link(fs::read_link(path).ok()?)
-    } else if found.is_dir() {
-        What::Directory
-    } else if !found.is_file() || found.len() > LARGEST {
-        return None;
-    } else if found.mode() & 0o004 == 0 {
-        What::Restricted
-    } else {
-        What::File(read(path)?)
-    };
-    Some(Entry { name, stamp, what })
+/// None for a directory that is not there.
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect(),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .ok()?;
-    let found = file.metadata().ok()?;
-    if !found.is_file() {
-        return None;
+fn matches(pattern: &str, name: &OsStr) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
+        None => name == pattern,
     }
-    let mut content = Vec::with_capacity(usize::try_from(found.len().min(LARGEST)).ok()? + 1);
-    file.take(LARGEST).read_to_end(&mut content).ok()?;
-    Some(content)
 }
 
-impl Entry {
-    /// Makes it in the worker's own directory, if the account may.
-    fn make(&self, etc: &Path, account: &Account) -> io::Result<()> {
-        let path = etc.join(&self.name);
-        match &self.what {
-            What::Link(target) => symlink(target, path),
-            What::Directory if self.stamp.may(account, 0o1) => {
-                symlink(Path::new(HOST).join(&self.name), path)
-            }
-            What::File(content) if self.stamp.may(account, 0o4) => self.copy(&path, content),
-            What::Restricted if self.stamp.may(account, 0o4) => {
-                match read(&etc.join(HOST).join(&self.name)) {
-                    Some(content) => self.copy(&path, &content),
-                    None => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
+/// A file by the device that has nothing to read, a directory by an empty one. A link is left: what it leads
+/// to is in the worker's rules or not by itself.
+fn cover_one(path: &Path, account: &Account) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir() && may(account, &found, 0o5) {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(COVER))?;
+    } else if found.is_file() && may(account, &found, 0o4) {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let null = open("/dev/null", flags, Mode::empty())?;
+        sys::mount_on(&sys::clone_tree(&null)?, &open(path, flags, Mode::empty())?)?;
     }
+    Ok(())
+}
 
-    fn copy(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mode = self.stamp.mode & 0o777;
-        let mut copy: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)?;
-        if !content.is_empty() {
-            copy.write_all(content)?;
-        }
-        if (self.stamp.uid, self.stamp.gid) != (0, 0) {
-            fchown(&copy, Some(self.stamp.uid), Some(self.stamp.gid))?;
-        }
-        // What the umask of the broker took away.
-        if mode & 0o022 != 0 {
-            copy.set_permissions(Permissions::from_mode(mode))?;
-        }
-        Ok(())
-    }
+/// Whether the account has any of the permissions `bits`, 4 to read and 1 to traverse, by owner, group and
+/// mode. One that an access control list gives beside them is in the group's bits (acl(5)), which count for
+/// everybody here.
+fn may(account: &Account, found: &fs::Metadata, bits: u32) -> bool {
+    let own = found.uid() == account.uid.as_raw();
+    let shown = found.mode() >> 3 | found.mode() | if own { found.mode() >> 6 } else { 0 };
+    shown & bits != 0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use nix::unistd::{Gid, Uid};
 
     use super::*;
 
-    fn account() -> Account {
-        Account {
+    #[test]
+    fn every_entry_has_a_reason() {
+        for (directory, secret) in SECRET {
+            assert!(!directory.starts_with('/'));
+            assert!(secret.iter().all(|(_, reason)| !reason.is_empty()));
+        }
+    }
+
+    #[test]
+    fn names_are_whole_or_beginnings() {
+        let secret = |name: &str| {
+            let (_, top) = SECRET[0];
+            top.iter()
+                .any(|(pattern, _)| matches(pattern, OsStr::new(name)))
+        };
+        for name in [
+            "shadow",
+            "shadow-",
+            "sudoers.d",
+            "crontab",
+            "cron.d",
+            "docker",
+        ] {
+            assert!(secret(name), "{name}");
+        }
+        for name in ["passwd", "group", "ssl", "ssh", "docker.conf", "hosts"] {
+            assert!(!secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_modes_close_is_left_to_them_and_a_group_s_bits_count_as_everybodys() {
+        let account = Account {
             name: "alice".to_owned().try_into().unwrap(),
             uid: Uid::from_raw(61_001),
             gid: Gid::from_raw(61_001),
@@ -254,76 +203,14 @@ mod tests {
             home: "/home/alice".into(),
             shell: "/bin/sh".into(),
             login: false,
-        }
-    }
-
-    #[test]
-    fn only_what_the_account_may_read_is_copied_and_only_what_all_may_is_kept() {
-        let mut account = account();
+        };
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         fs::write(&path, "x").unwrap();
-        let found = |mode| {
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            look(&path, "file".into()).unwrap()
-        };
-        for (mode, open) in [(0o644, true), (0o640, false), (0o600, false), (0o604, true)] {
-            let found = found(mode);
-            assert_eq!(found.stamp.may(&account, 0o4), open, "{mode:o}");
-            assert_eq!(matches!(found.what, What::File(_)), open, "{mode:o}");
+        for (mode, open) in [(0o644, true), (0o640, true), (0o600, false), (0o604, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let found = fs::metadata(&path).unwrap();
+            assert_eq!(may(&account, &found, 0o4), open, "{mode:o}");
         }
-
-        account.groups.push(nix::unistd::getgid());
-        for (mode, open) in [(0o640, true), (0o604, false), (0o644, true)] {
-            assert_eq!(
-                found(mode).stamp.may(&account, 0o4),
-                open,
-                "{mode:o} by group"
-            );
-        }
-    }
-
-    #[test]
-    fn what_changes_in_any_way_is_read_again_and_what_does_not_is_not() {
-        let place = tempfile::tempdir().unwrap();
-        let at = |name: &str| place.path().join(name);
-        fs::write(at("file"), "one").unwrap();
-        fs::create_dir(at("directory")).unwrap();
-        symlink("file", at("link")).unwrap();
-        let mut etc = Etc::default();
-        let kept = |etc: &Etc| {
-            let file = etc.entries.iter().find(|entry| entry.name == "file")?;
-            match &file.what {
-                What::File(content) => Some(content.clone()),
-                _ => None,
-            }
-        };
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(kept(&etc).as_deref(), Some(&b"one"[..]));
-        assert_eq!(etc.entries.len(), 3);
-        let buffer = |etc: &Etc| match &etc.entries.iter().find(|e| e.name == "file").unwrap().what
-        {
-            What::File(content) => content.as_ptr(),
-            _ => std::ptr::null(),
-        };
-        let before = buffer(&etc);
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(buffer(&etc), before, "was read again");
-
-        // In place, which the directory does not show.
-        fs::write(at("file"), "two").unwrap();
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(kept(&etc).as_deref(), Some(&b"two"[..]));
-        // Renamed over it.
-        fs::write(at("new"), "three").unwrap();
-        fs::rename(at("new"), at("file")).unwrap();
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(kept(&etc).as_deref(), Some(&b"three"[..]));
-        fs::set_permissions(at("file"), Permissions::from_mode(0o600)).unwrap();
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(kept(&etc), None);
-        fs::remove_file(at("link")).unwrap();
-        etc.refresh(place.path()).unwrap();
-        assert_eq!(etc.entries.len(), 2);
     }
 }

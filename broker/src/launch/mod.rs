@@ -44,7 +44,6 @@ use crate::{
     policy::{Limits, Network},
     sys::{self, Side},
 };
-pub use etc::Etc;
 pub use mounts::{LoginFiles, World};
 pub use program::WorkerProgram;
 
@@ -62,7 +61,7 @@ pub const STEPS: &[&str] = &[
     "A cgroup namespace, with that cgroup as its root.",
     "In a network of its own, the loopback is brought up; nothing else is there.",
     "Mounts are private.",
-    "/etc is the worker's own: copies of the files that its account may read, the host's directories.",
+    "/etc is read-only, and what is secret in it is covered.",
     "Homes, /root, /run and kai's own directories are hidden; the user's home and state are bound back, and of \
      /run there is a copy of what /etc/resolv.conf leads to.",
     "If people log in to the account, the files that run at a login are read-only.",
@@ -94,8 +93,8 @@ pub enum Step {
     PrivateMounts,
     /// What is kept could not be opened before the rest is hidden.
     KeptPaths,
-    /// /etc could not be replaced.
-    OwnEtc,
+    /// /etc could not be made read-only, or its secrets not be covered.
+    Etc,
     /// Other homes, /run or kai's directories could not be hidden.
     Hidden,
     /// The files that run at a login could not be made read-only.
@@ -136,7 +135,7 @@ impl Step {
         Self::Loopback,
         Self::PrivateMounts,
         Self::KeptPaths,
-        Self::OwnEtc,
+        Self::Etc,
         Self::Hidden,
         Self::LoginFiles,
         Self::OwnTemporary,
@@ -209,8 +208,6 @@ pub struct Order<'a> {
     pub program: WorkerProgram,
     /// What the worker sees of the file system.
     pub world: &'a World,
-    /// The host's /etc, refreshed.
-    pub etc: &'a Etc,
     /// Whose network it has.
     pub network: Network,
     /// What it may take; what is missing in `cgroup`, rlimits hold.
@@ -290,7 +287,7 @@ fn become_worker(order: &Order<'_>, control: &OwnedFd) -> Failed {
         if order.network == Network::None {
             network::raise_loopback()?;
         }
-        mounts::arrange(order.world, order.etc, order.account)?;
+        mounts::arrange(order.world, order.account)?;
         limits::set(order.limits, order.cgroup.is_some())?;
         identity::become_account(order.account)?;
         identity::end_with_the_broker(control)?;

@@ -22,7 +22,7 @@ use nix::{
     },
 };
 
-use super::{Etc, Failed, Step, login_files};
+use super::{Failed, Step, etc, login_files};
 use crate::{accounts::Account, sys};
 
 /// Options of a tmpfs that hides a directory: nothing can be put there.
@@ -140,16 +140,15 @@ impl World {
     }
 }
 
-/// Does all of it, for `account`, with the host's /etc as in `etc`.
+/// Does all of it, for `account`.
 ///
 /// # Errors
 /// The step that failed.
-pub(super) fn arrange(world: &World, etc: &Etc, account: &Account) -> Result<(), Failed> {
+pub(super) fn arrange(world: &World, account: &Account) -> Result<(), Failed> {
     private().map_err(at(Step::PrivateMounts))?;
     let kept = open_kept(world).map_err(at(Step::KeptPaths))?;
     let name_service = world.name_service.as_deref().and_then(read_name_service);
-    etc.replace(Path::new("/etc"), account, &world.hidden)
-        .map_err(at(Step::OwnEtc))?;
+    etc::cover(Path::new("/etc"), account).map_err(at(Step::Etc))?;
     hide(world, &kept, name_service).map_err(at(Step::Hidden))?;
     let strict = world.login_files == LoginFiles::ReadOnly;
     if world.login_files != LoginFiles::Own {

@@ -13,8 +13,8 @@ use nix::{sys::stat::Mode, unistd::Pid};
 
 use crate::{
     confinement::{
-        paths::{self, Grant, Rule},
-        ruleset::{self, RulesetFailed},
+        paths::{self, Rule},
+        ruleset,
     },
     sys, tools,
 };
@@ -48,25 +48,17 @@ pub struct Enclosure {
 impl Enclosure {
     /// The walls of the agent of `assignment`, whose tools are started by `program`. To be called in
     /// the worker's own walls: what those close stays closed.
-    ///
-    /// # Errors
-    /// What of the rules cannot be listed.
-    pub fn new(assignment: &Assignment, program: PathBuf) -> Result<Self, RulesetFailed> {
+    #[must_use]
+    pub fn new(assignment: &Assignment, program: PathBuf) -> Self {
         let state = Path::new(&assignment.state);
-        let mut rules = paths::rules(assignment)?;
+        let mut rules = paths::rules(assignment);
         // The worker's journal says what was answered, and the links below say what a shell is.
-        rules.retain(|rule| rule.path != state && !rule.path.starts_with("/etc"));
-        rules.push(Rule {
-            path: "/etc".into(),
-            grant: Grant::Read,
-            needed: false,
-            follow: true,
-        });
-        Ok(Self {
+        rules.retain(|rule| rule.path != state);
+        Self {
             rules,
             program,
             links: state.join(LINKS),
-        })
+        }
     }
 
     /// Has `command` start the agent within them.

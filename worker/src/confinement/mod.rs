@@ -107,7 +107,7 @@ pub fn irrevocably_confine(
     prctl::set_dumpable(false).map_err(|error| Unconfined::Dumpable(error.into()))?;
     powerless()?;
     let landlock = ruleset::restrict(
-        &paths::rules(assignment)?,
+        &paths::rules(assignment),
         assignment.connect_ports.as_deref(),
     )?;
     enough(assignment.walls.strict, landlock.abi)?;

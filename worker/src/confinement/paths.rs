@@ -1,17 +1,14 @@
 //! Which paths a worker and its agent reach, as data: one entry a path, with its reason.
 //!
-//! Landlock cannot subtract, so /etc is granted child by child, without what is secret. The modes of
-//! the file system still hold: nothing here grants what the account may not do.
+//! The modes of the file system still hold: nothing here grants what the account may not do.
 
 use std::{
-    fs, io,
-    os::unix::ffi::OsStrExt,
+    fs,
     path::{Path, PathBuf},
 };
 
 use kai_proto::worker_broker::Assignment;
 
-use super::ruleset::RulesetFailed;
 use crate::tools;
 
 /// What may be done below a path.
@@ -59,6 +56,11 @@ const SYSTEM: &[(&str, Grant, &str)] = &[
         "/opt",
         Grant::Execute,
         "programs that no package manager installed",
+    ),
+    (
+        "/etc",
+        Grant::Read,
+        "configuration; what is secret in it the broker has covered, which no rule could take out",
     ),
     ("/var/lib/dpkg", Grant::Read, "dpkg -l, apt-cache policy"),
     ("/var/lib/apt/lists", Grant::Read, "apt-cache search"),
@@ -114,79 +116,10 @@ const SYSTEM: &[(&str, Grant, &str)] = &[
     ("/var/tmp", Grant::Own, "the worker's own"),
 ];
 
-/// Children of /etc that stay closed, with the reason. A name that ends in `*` stands for all that
-/// begin so.
-const SECRET: &[(&str, &str)] = &[
-    (
-        ".host",
-        "the host's /etc, whole: only what the links beside it lead to is open",
-    ),
-    ("kai", "kai's configuration and credentials"),
-    ("shadow*", "password hashes, and their backups"),
-    ("gshadow*", "group password hashes, and their backups"),
-    ("sudoers*", "who may become whom"),
-    ("doas.conf", "likewise"),
-    ("security", "opasswd holds old password hashes"),
-    ("krb5.keytab", "the host's Kerberos key"),
-    ("ipsec.*", "keys"),
-    ("swanctl", "keys"),
-    ("wireguard", "keys"),
-    ("openvpn", "keys"),
-    ("NetworkManager", "passwords of networks"),
-    ("netplan", "likewise"),
-    ("wpa_supplicant", "likewise"),
-    ("ppp", "passwords of providers"),
-    ("letsencrypt", "keys of the host's sites"),
-    ("credstore*", "systemd's credentials"),
-    ("cryptsetup-keys.d", "keys of disks"),
-    ("crypttab", "where those keys are"),
-    ("docker", "registry logins and keys"),
-    ("rancher", "cluster keys"),
-    ("kubernetes", "cluster keys"),
-    ("restic", "keys of backups"),
-    ("borgmatic", "likewise"),
-    ("mysql", "debian.cnf holds a password"),
-    ("postfix", "sasl_passwd"),
-    ("exim4", "passwd.client"),
-    ("fail2ban", "what the host watches for"),
-    ("audit", "likewise"),
-    ("polkit-1", "likewise"),
-    ("cron*", "what others run"),
-    ("at.*", "likewise"),
-    ("backup*", "what others keep"),
-];
-
-/// Directories of /etc of which only some children are read: path, and those of them that are secret
-/// by being left out.
-const PARTLY: &[(&str, &[&str], &str)] = &[
-    (
-        "ssl",
-        &["private"],
-        "keys of the host's sites; the certificates are for everybody",
-    ),
-    (
-        "pki",
-        &["private", "tls"],
-        "likewise, as other distributions place them",
-    ),
-    (
-        "apt",
-        &["auth.conf", "auth.conf.d"],
-        "logins of package archives",
-    ),
-    (
-        "ssh",
-        &["ssh_host_*", "sshd_config", "sshd_config.d", "moduli"],
-        "host keys; the client's configuration is for everybody",
-    ),
-];
-
 /// All rules of a worker.
-///
-/// # Errors
-/// Only for what is needed and missing; the ruleset tells when it opens the paths.
-pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
-    let mut rules: Vec<Rule> = Vec::with_capacity(256);
+#[must_use]
+pub fn rules(assignment: &Assignment) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::with_capacity(64);
     let mut add_by = |path: PathBuf, grant, needed, follow| {
         rules.push(Rule {
             path,
@@ -205,9 +138,6 @@ pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     for (path, grant, _) in SYSTEM {
         add(path.into(), *grant, false);
     }
-    for path in open_children(Path::new("/etc"))? {
-        add(path, Grant::Read, false);
-    }
     for path in agent_directories(&assignment.agent) {
         add(path, Grant::Execute, false);
     }
@@ -219,63 +149,7 @@ pub fn rules(assignment: &Assignment) -> Result<Vec<Rule>, RulesetFailed> {
     }
     add(assignment.home.clone().into(), Grant::Own, true);
     add(assignment.state.clone().into(), Grant::Own, true);
-    Ok(rules)
-}
-
-/// What of /etc may be read.
-fn open_children(etc: &Path) -> Result<Vec<PathBuf>, RulesetFailed> {
-    let mut open = Vec::with_capacity(192);
-    for name in names(etc)? {
-        if SECRET.iter().any(|(pattern, _)| matches(pattern, &name)) {
-            continue;
-        }
-        let path = etc.join(&name);
-        match PARTLY
-            .iter()
-            .find(|(partly, _, _)| name.as_os_str() == *partly)
-        {
-            None => open.push(path),
-            Some((_, secret, _)) => {
-                for child in names(&path)? {
-                    if !secret.iter().any(|pattern| matches(pattern, &child)) {
-                        open.push(path.join(child));
-                    }
-                }
-            }
-        }
-    }
-    Ok(open)
-}
-
-fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>, RulesetFailed> {
-    let failed = |error| RulesetFailed::Path {
-        path: directory.to_owned(),
-        error,
-    };
-    match fs::read_dir(directory) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.file_name()).map_err(failed))
-            .collect(),
-        // What the account cannot list, a rule would not open either.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn matches(pattern: &str, name: &std::ffi::OsStr) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
-        None => name == pattern,
-    }
+    rules
 }
 
 /// The directories of the agent's program and of the files among its leading arguments, also where
@@ -307,62 +181,6 @@ fn name_service() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn etc(files: &[&str]) -> (tempfile::TempDir, Vec<String>) {
-        let etc = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = etc.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        let mut open: Vec<String> = open_children(etc.path())
-            .unwrap()
-            .iter()
-            .map(|path| {
-                path.strip_prefix(etc.path())
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect();
-        open.sort();
-        (etc, open)
-    }
-
-    #[test]
-    fn secrets_of_etc_are_left_out_and_the_rest_is_not() {
-        let (_etc, open) = etc(&[
-            "kai/kai.yaml",
-            "shadow",
-            "shadow-",
-            "gshadow-",
-            "sudoers",
-            "sudoers.d/x",
-            "ssl/private/key",
-            "ssl/certs/ca",
-            "ssl/openssl.cnf",
-            "ssh/ssh_config",
-            "ssh/ssh_config.d/x",
-            "ssh/ssh_host_ed25519_key",
-            "ssh/sshd_config",
-            "passwd",
-            "apt/auth.conf.d/x",
-            "apt/sources.list",
-        ]);
-
-        assert_eq!(
-            open,
-            [
-                "apt/sources.list",
-                "passwd",
-                "ssh/ssh_config",
-                "ssh/ssh_config.d",
-                "ssl/certs",
-                "ssl/openssl.cnf",
-            ]
-        );
-    }
-
     #[test]
     fn the_agents_directory_is_open_also_behind_a_link_and_never_the_root() {
         let place = tempfile::tempdir().unwrap();
@@ -387,6 +205,5 @@ mod tests {
     #[test]
     fn every_entry_has_a_reason() {
         assert!(SYSTEM.iter().all(|(_, _, reason)| !reason.is_empty()));
-        assert!(SECRET.iter().all(|(_, reason)| !reason.is_empty()));
     }
 }

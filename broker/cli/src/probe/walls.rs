@@ -17,7 +17,7 @@ use std::{
 use kai_brokerd::{
     assign,
     launch::{
-        self, Etc, Failed, LaunchError, Order, Step, WorkerProgram, descriptors, identity, limits,
+        self, Failed, LaunchError, Order, Step, WorkerProgram, descriptors, identity, limits,
     },
     sys::{self, Side},
     users::Users,
@@ -142,9 +142,6 @@ pub fn run(
     let mut world = assign::world(config, users, user, &place.state);
     // As those of other users are.
     world.hidden.push(place.path.join("neighbour"));
-    let mut etc = Etc::default();
-    etc.refresh(Path::new("/etc"))
-        .map_err(ProbeError::place("/etc"))?;
     let (connection, its_connection) =
         UnixStream::pair().map_err(ProbeError::place("a connection"))?;
     let key = File::open(&place.key).map_err(ProbeError::place(&place.key))?;
@@ -153,7 +150,6 @@ pub fn run(
         assignment: &assignment,
         program: WorkerProgram::open(&program).map_err(LaunchError::from)?,
         world: &world,
-        etc: &etc,
         network: user.policy.network,
         limits: &user.policy.limits,
         cgroup: None,

@@ -6,7 +6,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::OpenOptionsExt,
+            fs::{MetadataExt, OpenOptionsExt},
             net::{SocketAddr, UnixStream},
         },
     },
@@ -20,14 +20,17 @@ use crate::{
     sys::{at, call},
 };
 
-/// Opens a file to read, and reads a byte if it can.
+/// Opens a file to read. What is covered by the device without content is not the file.
 pub(super) fn read(path: impl AsRef<Path>) -> Answer {
     let mut options = OpenOptions::new();
     // A terminal must not become the attacker's own, and a pipe without a writer not hold it up.
     options
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    options.open(path).into()
+    match options.open(path).and_then(|file| file.metadata()) {
+        Ok(found) => Answer::open_if(found.rdev() != libc::makedev(1, 3), "covered"),
+        Err(error) => Answer::refused(&error),
+    }
 }
 
 /// Opens a file to write, without changing it.
