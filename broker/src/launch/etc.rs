@@ -147,12 +147,16 @@ fn cover_one(path: &Path, account: &Account) -> io::Result<()> {
 }
 
 /// Whether the account has any of the permissions `bits`, 4 to read and 1 to traverse, by owner, group and
-/// mode. One that an access control list gives beside them is in the group's bits (acl(5)), which count for
-/// everybody here.
+/// mode. Who is given one by an access control list is given it.
 fn may(account: &Account, found: &fs::Metadata, bits: u32) -> bool {
-    let own = found.uid() == account.uid.as_raw();
-    let shown = found.mode() >> 3 | found.mode() | if own { found.mode() >> 6 } else { 0 };
-    shown & bits != 0
+    let shift = if found.uid() == account.uid.as_raw() {
+        6
+    } else if account.groups.iter().any(|gid| gid.as_raw() == found.gid()) {
+        3
+    } else {
+        0
+    };
+    found.mode() & (bits << shift) != 0
 }
 
 #[cfg(test)]
@@ -194,8 +198,8 @@ mod tests {
     }
 
     #[test]
-    fn what_modes_close_is_left_to_them_and_a_group_s_bits_count_as_everybodys() {
-        let account = Account {
+    fn what_modes_close_is_left_to_them() {
+        let mut account = Account {
             name: "alice".to_owned().try_into().unwrap(),
             uid: Uid::from_raw(61_001),
             gid: Gid::from_raw(61_001),
@@ -207,10 +211,16 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         fs::write(&path, "x").unwrap();
-        for (mode, open) in [(0o644, true), (0o640, true), (0o600, false), (0o604, true)] {
+        let found = |mode| {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let found = fs::metadata(&path).unwrap();
-            assert_eq!(may(&account, &found, 0o4), open, "{mode:o}");
+            fs::metadata(&path).unwrap()
+        };
+        for (mode, open) in [(0o644, true), (0o640, false), (0o600, false), (0o604, true)] {
+            assert_eq!(may(&account, &found(mode), 0o4), open, "{mode:o}");
+        }
+        account.groups.push(nix::unistd::getgid());
+        for (mode, open) in [(0o640, true), (0o604, false), (0o644, true)] {
+            assert_eq!(may(&account, &found(mode), 0o4), open, "{mode:o} by group");
         }
     }
 }
