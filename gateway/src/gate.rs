@@ -232,7 +232,7 @@ impl Gate {
             // One that was on its way beside another that was right.
             Reading::Wanted if matches!(self.proof, Proof::Given(_)) => {}
             Reading::Wanted => {
-                let covers = self.parked.quoted();
+                let covers = self.parked.quoted_above(chat, message);
                 let Presented { id, code, .. } = presented;
                 self.codes.add(id, chat, code, covers, now.at);
                 self.ask_about_code(now, out);

@@ -34,12 +34,12 @@ enum Order {
 }
 
 impl Board {
-    /// Starts the task. `shown` is told each version that the chat shows.
+    /// Starts the task. `shown` is told each version that the chat shows, and in which message.
     #[must_use]
     pub fn start(
         telegram: Arc<Telegram>,
         chat: ChatId,
-        shown: impl Fn(u64) + Send + Sync + 'static,
+        shown: impl Fn(u64, i32) + Send + Sync + 'static,
     ) -> Self {
         let (orders, incoming) = mpsc::unbounded_channel();
         let keeper = Keeper {
@@ -74,7 +74,7 @@ impl Board {
 struct Keeper {
     telegram: Arc<Telegram>,
     chat: ChatId,
-    shown: Box<dyn Fn(u64) + Send + Sync>,
+    shown: Box<dyn Fn(u64, i32) + Send + Sync>,
     orders: VecDeque<Order>,
     /// The question that stands in the chat.
     message: Option<i32>,
@@ -145,7 +145,11 @@ impl Keeper {
             }
         }
         match order {
-            Order::Show { version, .. } => (self.shown)(version),
+            Order::Show { version, .. } => {
+                if let Some(message) = self.message {
+                    (self.shown)(version, message);
+                }
+            }
             Order::Close { stood: reply, .. } => {
                 self.message = None;
                 // Who asked may not wait any more.

@@ -63,7 +63,7 @@ pub enum Mail {
     /// authd has locked, or could not be told.
     Locked(bool),
     /// A chat shows this version of its question for a code.
-    Shown(ChatId, u64),
+    Shown(ChatId, u64, i32),
     /// Whether parked messages are still there.
     Looked(Vec<(PromptId, Presence)>),
     /// An answer is delivered and written down.
@@ -200,7 +200,7 @@ impl User {
             Mail::Standing(standing) => self.gate.standing(standing, now, out),
             Mail::Verdict(id, verdict) => self.gate.verdict(id, verdict, now, out),
             Mail::Locked(done) => self.gate.locked(done, now, out),
-            Mail::Shown(chat, version) => self.gate.shown(chat, version),
+            Mail::Shown(chat, version, message) => self.gate.shown(chat, version, message),
             Mail::Looked(seen) => self.gate.looked(&seen, now, out),
             Mail::Delivered(id) => {
                 if self.agenda.delivered(id) {

@@ -10,7 +10,7 @@ pub mod broker;
 pub mod gateway;
 pub mod verification;
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use kai_proto::{
     broker_authd::GrantEnd,
@@ -97,6 +97,8 @@ pub struct Authority<L> {
     log: L,
     grants: Grants,
     throttle: Throttle,
+    /// Whose last attempt could not be written down.
+    uncounted: BTreeSet<TelegramId>,
     rules: Rules,
     random: Random,
     ended: Vec<Ended>,
@@ -114,6 +116,8 @@ enum Undecided {
     Random(#[from] getrandom::Error),
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    #[error("a user is gone from the database while it is read")]
+    Gone,
 }
 
 impl Undecided {
@@ -133,6 +137,7 @@ impl<L: AuditLog> Authority<L> {
             log,
             grants: Grants::new(settings.limits),
             throttle: Throttle::new(),
+            uncounted: BTreeSet::new(),
             rules: settings.rules,
             random,
             ended: Vec::new(),

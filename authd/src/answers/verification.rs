@@ -3,12 +3,14 @@
 //! Who is locked, or comes too fast, is sent away with the code unseen and uncounted. Then, in one
 //! transaction: the failure is counted; the code is compared; what follows from it is written; the audit
 //! log's lines are on disk; the transaction is. Only then is it answered, and only then is there a grant.
-//! Whatever fails or ends on the way leaves the state as it was, and nobody let in.
+//! Whatever fails or ends on the way leaves the state as it was, and nobody let in; where it failed, that
+//! attempt is counted before the user's next one is compared, so that a disk that takes nothing gives no
+//! free guesses.
 
 use kai_proto::{
     code::{Code, RecoveryCode},
     gateway_authd::{User, Verdict},
-    ids::TelegramId,
+    ids::{TelegramId, UnixSeconds},
 };
 use zeroize::Zeroizing;
 
@@ -30,6 +32,16 @@ enum Proof {
     Recovery(u8),
 }
 
+/// What the count of an earlier attempt came to.
+enum Counted {
+    /// There was none to be counted.
+    Before,
+    /// One was, and this is how the user stands now.
+    Now(Enrolled),
+    /// One was, and it locked them.
+    Locked { until: UnixSeconds },
+}
+
 impl<L: AuditLog> Authority<L> {
     /// Decides about a code that `user` sent.
     pub(super) fn verify(&mut self, user: &User, code: &Code, now: Now) -> Verdict {
@@ -49,11 +61,40 @@ impl<L: AuditLog> Authority<L> {
             let after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
             return Verdict::Later { after_ms };
         }
-        self.decide(&enrolled, code, now)
-            .unwrap_or_else(|undecided| {
-                undecided.report();
-                Verdict::Unavailable
-            })
+        let decided = self
+            .count_the_last(&enrolled, now)
+            .and_then(|counted| match counted {
+                // It was the one too many.
+                Counted::Locked { until } => Ok(Verdict::Locked { until }),
+                Counted::Now(enrolled) => self.decide(&enrolled, code, now),
+                Counted::Before => self.decide(&enrolled, code, now),
+            });
+        decided.unwrap_or_else(|undecided| {
+            self.uncounted.insert(user.id);
+            undecided.report();
+            Verdict::Unavailable
+        })
+    }
+
+    /// Counts the user's last attempt, if it was compared and could not be written down.
+    fn count_the_last(&mut self, enrolled: &Enrolled, now: Now) -> Result<Counted, Undecided> {
+        let user = &enrolled.user;
+        if !self.uncounted.contains(&user.id) {
+            return Ok(Counted::Before);
+        }
+        let change = self.store.change()?;
+        change.charge(user.id)?;
+        let wrong = Wrong::NotWritten;
+        let verdict = refuse(change, &mut self.log, enrolled, wrong, self.rules, now)?;
+        self.uncounted.remove(&user.id);
+        if let Verdict::Locked { until } = verdict {
+            return Ok(Counted::Locked { until });
+        }
+        match self.store.find(user)? {
+            Found::Enrolled(enrolled) => Ok(Counted::Now(enrolled)),
+            // Nobody else changes the database.
+            Found::Nobody | Found::Changed => Err(Undecided::Gone),
+        }
     }
 
     fn decide(&mut self, enrolled: &Enrolled, code: &Code, now: Now) -> Result<Verdict, Undecided> {

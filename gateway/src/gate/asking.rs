@@ -19,9 +19,9 @@ pub(super) struct Dirty {
 }
 
 impl Gate {
-    /// The chat shows the question of this version.
-    pub fn shown(&mut self, chat: ChatId, version: u64) {
-        self.parked.shown(chat, version);
+    /// The chat shows the question of this version in this message.
+    pub fn shown(&mut self, chat: ChatId, version: u64, question: i32) {
+        self.parked.shown(chat, version, question);
     }
 
     /// Names what this run has begun and cannot show any more: to [`Effect::Shut`].

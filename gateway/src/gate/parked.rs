@@ -38,7 +38,8 @@ pub struct Item {
     pub voided: bool,
     /// The question that quotes it first.
     version: Option<u64>,
-    shown: bool,
+    /// The message of the first question that its chat has shown with it.
+    shown: Option<i32>,
 }
 
 impl Item {
@@ -86,7 +87,7 @@ impl Parked {
             quote,
             voided: false,
             version: None,
-            shown: false,
+            shown: None,
         });
         let first = self.time.map_or(now, |(first, _)| first);
         let kept = u32::try_from(KEPT).unwrap_or(1);
@@ -138,19 +139,23 @@ impl Parked {
         .collect()
     }
 
-    /// A chat shows the question of this `version`.
-    pub fn shown(&mut self, chat: ChatId, version: u64) {
+    /// A chat shows the question of this `version` in this message.
+    pub fn shown(&mut self, chat: ChatId, version: u64, question: i32) {
         let here = self.items.iter_mut().filter(|i| i.arrival.chat() == chat);
         for item in here {
-            item.shown |= item.version.is_some_and(|first| first <= version);
+            if item.version.is_some_and(|first| first <= version) {
+                item.shown.get_or_insert(question);
+            }
         }
     }
 
-    /// The messages whose quotes a chat shows.
+    /// The messages whose quotes stood above a message of a chat, whenever that was read: numbers of
+    /// messages grow within a chat. What only another chat shows, its sender may not have looked at.
     #[must_use]
-    pub fn quoted(&self) -> Vec<PromptId> {
-        let shown = self.items.iter().filter(|item| item.shown);
-        shown.map(|item| item.arrival.id()).collect()
+    pub fn quoted_above(&self, chat: ChatId, message: i32) -> Vec<PromptId> {
+        let here = self.items.iter().filter(|i| i.arrival.chat() == chat);
+        let above = here.filter(|item| item.shown.is_some_and(|question| question < message));
+        above.map(|item| item.arrival.id()).collect()
     }
 
     /// When they lapse.

@@ -107,15 +107,20 @@ impl Bench {
         self.says(number, text);
         self.standing(Standing::CodeNeeded);
         for (place, version, _) in self.asks() {
-            self.gate.shown(place, version);
+            self.gate.shown(place, version, 0);
         }
     }
 
     fn code(&mut self, number: i64) {
+        self.code_in(number, number);
+    }
+
+    /// A code that came with the update `number`, in the message of this number.
+    fn code_in(&mut self, number: i64, message: i64) {
         let presented = Presented {
             id: id(number),
             chat: chat(HOME),
-            message: 1,
+            message: i32::try_from(message).unwrap(),
             code: Code::parse("314159").unwrap(),
             reading: Reading::Wanted,
         };
@@ -293,9 +298,34 @@ fn a_right_code_sends_on_what_was_shown_in_its_order_and_nothing_else() {
     bench.looks(Presence::There);
     assert_eq!(bench.admitted(), [1, 2]);
     assert_eq!(bench.over(), [3]);
-    assert_eq!(bench.said("came before I could show it"), 1);
+    assert_eq!(bench.said("did not come below the question"), 1);
     assert_eq!(bench.said("Thank you"), 0, "it takes the question's place");
     assert_eq!(bench.gate.pass(), Pass::Proven(grant(1)));
+}
+
+#[test]
+fn a_code_lets_run_what_stood_above_it_in_its_own_chat_alone() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.parks(1, "a");
+    // By somebody else with the same account, in a chat that the owner does not look at.
+    let elsewhere = arrival(2, GROUP, "from a thief", false);
+    bench
+        .gate
+        .arrived(elsewhere, false, bench.now, &mut bench.out);
+    bench.standing(Standing::CodeNeeded);
+    // And here, after the owner typed the code, whose way here was longer than the question's there.
+    bench.says(3, "also from a thief");
+    bench.standing(Standing::CodeNeeded);
+    for (place, version, _) in bench.asks() {
+        bench
+            .gate
+            .shown(place, version, if i64::from(place) < 0 { 5 } else { 12 });
+    }
+    bench.code(9);
+    bench.verdict(9, granted(1));
+    bench.looks(Presence::There);
+    assert_eq!(bench.admitted(), [1]);
+    assert_eq!(bench.over(), [2, 3]);
 }
 
 #[test]
@@ -507,7 +537,7 @@ fn what_passed_before_a_restart_is_held_without_lapsing_and_goes_on_first() {
         text.contains("1. new") && text.contains("1. running"),
         "{text}"
     );
-    bench.gate.shown(place, version);
+    bench.gate.shown(place, version, 0);
     bench.pass_time(QUESTION);
     bench.tick();
     assert_eq!(bench.over(), [2]);

@@ -144,9 +144,9 @@ impl User {
         let (telegram, mailbox) = (&self.means.telegram, &self.own_mail);
         self.boards.entry(chat).or_insert_with(|| {
             let mailbox = mailbox.clone();
-            Board::start(Arc::clone(telegram), chat, move |version| {
+            Board::start(Arc::clone(telegram), chat, move |version, message| {
                 if let Some(mailbox) = mailbox.upgrade() {
-                    let _ = mailbox.send(Mail::Shown(chat, version));
+                    let _ = mailbox.send(Mail::Shown(chat, version, message));
                 }
             })
         })

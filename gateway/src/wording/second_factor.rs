@@ -77,8 +77,8 @@ pub const UNQUOTED: &str = "Not run, because the question that showed it is gone
 pub const UNSEEN: &str = "Not run, because I could not make sure that it is still in this chat. Send \
     it again:";
 /// Why messages do not run: they came while the code was on its way.
-pub const TOO_LATE: &str = "Not run, because it came before I could show it to you and your code was \
-    there. Send it again if it is yours:";
+pub const TOO_LATE: &str = "Not run, because your code did not come below the question that shows it. Send \
+    it again if it is yours:";
 
 /// What a question for a code says.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ pub fn question(question: &Question<'_>) -> Rendered {
     ));
     if question.is_group {
         text.append(Rendered::plain(
-            "Others read along here: send the code in our private chat if you can.",
+            "Others read along here. A code works once, and I delete it if I may.",
         ));
     }
     text

@@ -192,8 +192,7 @@ impl Log {
     /// What the file system answers; nothing of any of them is then in the log.
     pub fn append_all(&mut self, records: &[Record], at: SystemTime) -> io::Result<()> {
         if self.torn {
-            self.file.set_len(self.length)?;
-            self.torn = false;
+            self.cut()?;
         }
         let mut last = self.last;
         let mut text = String::new();
@@ -216,7 +215,7 @@ impl Log {
             .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Taken back now if that can be, and in any case before the next line.
-            self.torn = self.file.set_len(self.length).is_err();
+            let _ = self.cut();
             return Err(error);
         }
         self.torn = false;
@@ -243,6 +242,16 @@ impl Log {
             "audit mark log={} seq={} hash={}",
             self.name, self.last.seq, self.last.hash
         );
+    }
+
+    /// Takes back what was written behind the last line, and with it the reserve, which lies there.
+    fn cut(&mut self) -> io::Result<()> {
+        self.torn = true;
+        self.file.set_len(self.length)?;
+        self.torn = false;
+        self.reserved = 0;
+        self.reserve();
+        Ok(())
     }
 
     fn reserve(&mut self) {
@@ -294,7 +303,7 @@ impl Log {
         });
         let file = made.inspect_err(|_| drop(fs::remove_file(&next)))?;
         let full = self.directory.join(rotated_name(self.first));
-        if let Err(error) = fs::rename(&current, &full) {
+        if let Err(error) = rename_to_new(&current, &full) {
             drop(fs::remove_file(&next));
             return Err(error);
         }
@@ -303,7 +312,11 @@ impl Log {
             fs::rename(&full, &current)?;
             return Err(error);
         }
-        self.sync_directory()?;
+        // Both names are there; what failed is only to make them last. The old file must not be written on:
+        // the next rotation would put another in its place.
+        if let Err(error) = self.sync_directory() {
+            warn!("the names of the audit log's files may not outlast a power failure: {error}");
+        }
         Ok(file)
     }
 
@@ -324,6 +337,15 @@ impl Log {
     }
 }
 
+/// Nothing that stands there already is lost: the log has one writer, so nothing comes there meanwhile.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
 /// The full files of a log, the oldest first, each with the number of its first line.
 ///
 /// # Errors
@@ -332,15 +354,18 @@ pub fn rotated(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.strip_prefix("audit-")?.strip_suffix(".jsonl"))
-            .and_then(|number| number.parse().ok());
-        found.extend(number.map(|number: u64| (number, path)));
+        found.extend(rotated_number(&path).map(|number| (number, path)));
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// The number of the first line of a full file, by its name; none for another file.
+#[must_use]
+pub fn rotated_number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let number = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
+    number.parse().ok()
 }
 
 fn rotated_name(first: u64) -> String {

@@ -229,13 +229,46 @@ fn without_its_line_in_the_audit_log_no_code_is_decided() {
     let alice = bench.enrol("alice", 1);
     let (right, wrong) = (bench.right(&alice), bench.wrong(&alice));
     let before = bench.row(&alice);
-    for (room, code) in [(0, &wrong), (0, &right), (1, &right)] {
-        bench.room(Some(room));
+    for code in [&wrong, &right, &wrong] {
+        bench.room(Some(0));
         let verdict = bench.verify(&alice.user, code.clone());
         assert_eq!(verdict, Verdict::Unavailable);
         assert_eq!(bench.row(&alice), before);
         assert_eq!(bench.authority.next_end(), None, "there is a grant");
     }
+    // Room for what the compared one cost, and not for a grant.
+    bench.room(Some(1));
+    assert_eq!(
+        bench.verify(&alice.user, right.clone()),
+        Verdict::Unavailable
+    );
+    assert_eq!(bench.row(&alice).enrolled.counts.failures, 1);
     bench.room(None);
     granted(bench.verify(&alice.user, right));
+}
+
+#[test]
+fn a_log_that_takes_nothing_gives_no_free_guesses() {
+    let mut bench = Bench::new();
+    let alice = bench.enrol("alice", 1);
+    let (right, wrong) = (bench.right(&alice), bench.wrong(&alice));
+    for counted in 1..=2 {
+        bench.room(Some(0));
+        for _ in 0..5 {
+            bench.boot += 2;
+            let verdict = bench.verify(&alice.user, wrong.clone());
+            assert_eq!(verdict, Verdict::Unavailable);
+        }
+        // The one that was compared is counted before the next one is.
+        bench.room(Some(1));
+        assert_eq!(
+            bench.verify(&alice.user, wrong.clone()),
+            Verdict::Unavailable
+        );
+        assert_eq!(bench.row(&alice).enrolled.counts.failures, counted);
+    }
+    // The third locks, and what comes with it is not looked at.
+    bench.room(None);
+    let verdict = bench.verify(&alice.user, right);
+    assert!(matches!(verdict, Verdict::Locked { .. }), "{verdict:?}");
 }

@@ -1,9 +1,15 @@
 //! Whether a log is what was written: each line follows the one before, and the marks in the journal
 //! fit. Who can write both, which is root, can change both.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use kai_audit::chain::Hash;
+use kai_audit::{
+    chain::Hash,
+    writer::{Limits, rotated_number},
+};
 use kai_program::json::printable;
 use serde::Serialize;
 
@@ -92,7 +98,7 @@ pub fn judge(log: &'static str, current: PathBuf, lines: &[Line], marks: &[&Mark
         last,
         marks: 0,
         covered: 0,
-        finding: broken_chain(lines, &hashes),
+        finding: cut_beginning(lines, &current).or_else(|| broken_chain(lines, &hashes)),
     };
     let places = places(lines);
     let fits = |mark: &&&Mark| {
@@ -122,6 +128,28 @@ fn places(lines: &[Line]) -> HashMap<u64, usize> {
         }
     }
     places
+}
+
+/// The first line that is missing at the beginning. Rotation takes whole files away, the oldest, and none while
+/// there are fewer than are kept; a full file is named for its first line.
+fn cut_beginning(lines: &[Line], current: &Path) -> Option<Finding> {
+    let first = lines.first()?;
+    let seq = first.seq().filter(|seq| *seq > 1)?;
+    let removed = |seq| Finding {
+        seq,
+        file: first.file.clone(),
+        line: first.number,
+        what: What::Removed,
+    };
+    let mut files: Vec<&Path> = lines.iter().map(|line| &*line.file).collect();
+    files.dedup();
+    let full = files.iter().filter(|file| ***file != *current).count();
+    // With the one that is being written.
+    if full + 1 < Limits::STANDARD.files {
+        return Some(removed(1));
+    }
+    let named = rotated_number(&first.file)?;
+    (named != seq).then(|| removed(named))
 }
 
 /// The first line that does not follow the one before it.
@@ -243,9 +271,10 @@ pub fn as_lines(reports: &[Report]) -> String {
             }
             Some(finding) => format!("{log}: {}", in_words(finding)),
         });
-        if report.finding.is_none() && covered < last {
+        if report.finding.is_none() {
+            let behind = if covered < last { covered } else { last };
             text.push(format!(
-                "{log}: no mark covers what follows line {covered}: if lines were cut off at the end, this \
+                "{log}: no mark covers what follows line {behind}: if lines were cut off at the end, this \
                  cannot tell"
             ));
         }
@@ -334,13 +363,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_log_as_it_was_written_is_good(count in 0_u64..30, from in 0_usize..30) {
+        fn a_log_as_it_was_written_is_good(count in 0_u64..30) {
             let texts = written(count);
             let marks: Vec<_> = (1..=count).map(|seq| mark(&texts, seq)).collect();
-            // Also when its oldest lines went in time.
-            let kept = &texts[from.min(texts.len())..];
-            prop_assume!(!kept.is_empty());
-            prop_assert_eq!(found(kept, &marks), None);
+            prop_assert_eq!(found(&texts, &marks), None);
+        }
+
+        #[test]
+        fn a_beginning_that_was_cut_off_is_missed(count in 2_u64..30, from in 1_usize..30) {
+            let texts = written(count);
+            let from = 1 + from % (texts.len() - 1);
+            prop_assert_eq!(found(&texts[from..], &[]), Some((1, What::Removed)));
         }
 
         #[test]
@@ -417,6 +450,29 @@ mod tests {
         fn whatever_stands_in_a_log_is_judged(texts in prop::collection::vec(".*", 0..9)) {
             let _ = judged(&texts, &[]);
         }
+    }
+
+    #[test]
+    fn the_oldest_files_go_in_time_and_not_before() {
+        let texts = written(100);
+        let in_files = |from: usize| {
+            let mut lines = lines(&texts);
+            for (at, line) in lines.iter_mut().enumerate() {
+                line.file = format!("audit-{:020}.jsonl", at + 1).into();
+            }
+            lines.last_mut().unwrap().file = "audit.jsonl".into();
+            lines.split_off(from)
+        };
+        let found = |lines: &[Line]| {
+            let report = judge("authd", PathBuf::from("audit.jsonl"), lines, &[]);
+            report.finding.map(|f| (f.seq, f.what))
+        };
+        assert_eq!(found(&in_files(100 - Limits::STANDARD.files)), None);
+        assert_eq!(found(&in_files(60)), Some((1, What::Removed)));
+        // The first line of the oldest file that is kept.
+        let mut lines = in_files(30);
+        lines[1].file = lines[0].file.clone();
+        assert_eq!(found(&lines[1..]), Some((31, What::Removed)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ enum Happens {
     Button,
     Code {
         right: bool,
+        slow: bool,
     },
     Edit {
         which: usize,
@@ -45,7 +46,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         6 => (prop::bool::weighted(0.2), prop::bool::weighted(0.1))
             .prop_map(|(group, cleared)| Happens::Message { group, cleared }),
         1 => Just(Happens::Button),
-        4 => prop::bool::weighted(0.8).prop_map(|right| Happens::Code { right }),
+        4 => (prop::bool::weighted(0.8), prop::bool::weighted(0.2))
+            .prop_map(|(right, slow)| Happens::Code { right, slow }),
         3 => (0..6_usize).prop_map(|which| Happens::Edit { which }),
         1 => Just(Happens::Lock),
         12 => any::<u8>().prop_map(|what| Happens::Answer { what }),
@@ -149,10 +151,15 @@ impl World {
                 let query = CallbackQueryId(number.to_string());
                 self.bench.gate.pressed(query, now, out);
             }
-            Happens::Code { right } => {
+            Happens::Code { right, slow } => {
                 self.right.insert(id(number), right && !self.free);
-                self.at_code.insert(id(number), self.shown.clone());
-                self.bench.code(number);
+                // One that took long was sent before any question that stands.
+                let (seen, message) = match slow {
+                    true => (HashSet::new(), 0),
+                    false => (self.shown.clone(), number),
+                };
+                self.at_code.insert(id(number), seen);
+                self.bench.code_in(number, message);
             }
             Happens::Edit { which } => {
                 // One of the newest.
@@ -169,8 +176,12 @@ impl World {
             Happens::Shown => {
                 for (place, version, text) in std::mem::take(&mut self.unshown) {
                     let quotes = |id: &&PromptId| text.contains(&Self::quote_of((**id).into()));
-                    self.shown.extend(self.came.iter().filter(quotes));
-                    self.bench.gate.shown(place, version);
+                    // Codes are sent there.
+                    if place == chat(HOME) {
+                        self.shown.extend(self.came.iter().filter(quotes));
+                    }
+                    let question = i32::try_from(number).unwrap();
+                    self.bench.gate.shown(place, version, question);
                 }
             }
             Happens::Looked { presence } => {
