@@ -141,6 +141,8 @@ struct Model {
     grant: Option<(Grant, u64, u64)>,
     /// When a code of theirs was last looked at, by boottime.
     looked_at: Option<u64>,
+    /// A code was looked at and could not be written down.
+    uncounted: bool,
 }
 
 #[derive(Debug)]
@@ -282,6 +284,7 @@ impl Played {
         for person in &mut self.people {
             person.grant = None;
             person.looked_at = None;
+            person.uncounted = false;
             if let Some((ends, length, until)) =
                 person.enrolled.as_mut().and_then(|row| row.locked.as_mut())
             {
@@ -369,9 +372,30 @@ impl Played {
         person.looked_at = Some(boot);
         if full {
             assert_eq!(verdict, Verdict::Unavailable);
+            person.uncounted = true;
             return;
         }
-        assert_eq!(self.lines.looked_at(), 1, "{verdict:?}");
+        // What the full log did not take is counted first.
+        let mut lock = |row: &mut Enrolled| {
+            row.failures = 0;
+            let length = (LOCKOUT << row.lockouts.min(20)).min(LOCKOUT_LIMIT);
+            row.lockouts += 1;
+            let until = wall + length + 1;
+            row.locked = Some((boot + length, length, until));
+            until
+        };
+        let mut looked_at = 1;
+        if std::mem::take(&mut person.uncounted) {
+            row.failures += 1;
+            if row.failures == FAILURES {
+                let until = lock(row);
+                assert_eq!(verdict, Verdict::Locked { until });
+                assert_eq!(self.lines.looked_at(), 1);
+                return;
+            }
+            looked_at = 2;
+        }
+        assert_eq!(self.lines.looked_at(), looked_at, "{verdict:?}");
         let step = match code {
             Code::Totp(code) => (now.saturating_sub(1)..=now + 1)
                 .filter(|step| *step > row.last_step && totp(&row.secret, *step) == *code)
@@ -388,11 +412,7 @@ impl Played {
                 assert_eq!(verdict, Verdict::Refused);
                 return;
             }
-            row.failures = 0;
-            let length = (LOCKOUT << row.lockouts.min(20)).min(LOCKOUT_LIMIT);
-            row.lockouts += 1;
-            let until = wall + length + 1;
-            row.locked = Some((boot + length, length, until));
+            let until = lock(row);
             assert_eq!(verdict, Verdict::Locked { until });
             return;
         }
