@@ -229,9 +229,15 @@ impl Gate {
             Reading::Unknown => say(out, chat, None, words::UNCHECKED),
             Reading::Changed => say(out, chat, None, words::CHANGED),
             Reading::Locked(until) => say(out, chat, None, &words::locked_until(until, now.unix)),
-            // One that was on its way beside another that was right.
-            Reading::Wanted if matches!(self.proof, Proof::Given(_)) => {}
             Reading::Wanted => {
+                if let Proof::Given(held) = &self.proof {
+                    if presented.asked_with.as_ref() != Some(held) {
+                        // One that was on its way beside another that was right.
+                        return;
+                    }
+                    // It ended without anybody having been told, as at its idle limit.
+                    self.set(Proof::Missing(Bar::Code), out);
+                }
                 let covers = self.parked.quoted_above(chat, message);
                 let Presented { id, code, .. } = presented;
                 self.codes.add(id, chat, code, covers, now.at);

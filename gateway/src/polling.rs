@@ -16,6 +16,7 @@ use std::{
 use kai_proto::{
     code::Code,
     gateway_authd::{self, Standing},
+    grant::Grant,
     ids::{ChatId, ModelName, PromptId, TelegramId, UnixSeconds},
 };
 use teloxide::types::{MediaKind, MessageKind, Update, UpdateKind};
@@ -236,7 +237,7 @@ impl Desk {
                     let like_a_code = code.is_some();
                     if let Some(code) = code
                         && let Some(task) = self.task(user).map(|task| task.mail.clone())
-                        && let Some(reading) = self.reading(user).await
+                        && let Some((reading, asked_with)) = self.reading(user).await
                     {
                         let message = message.id.0;
                         let presented = Presented {
@@ -245,6 +246,7 @@ impl Desk {
                             message,
                             code,
                             reading,
+                            asked_with,
                         };
                         return taken.codes.push((task, presented));
                     }
@@ -285,19 +287,21 @@ impl Desk {
 
     /// How to read what looks like a code of this user's; none if it is a message like any other. Takes
     /// no longer than authd may take for an answer, and no time while it is away.
-    async fn reading(&mut self, user: TelegramId) -> Option<Reading> {
+    async fn reading(&mut self, user: TelegramId) -> Option<(Reading, Option<Grant>)> {
         let name = self.roll.get(&user)?.name.clone();
         let grant = self.task(user)?.pass.borrow().grant();
         let is_held = grant.is_some();
         let asked = gateway_authd::User { name, id: user };
-        match self.means.authd.standing_now(asked, grant).await {
-            Some(Standing::NotEnrolled) => None,
-            Some(Standing::Proven { .. }) if is_held => None,
-            Some(Standing::Proven { .. } | Standing::CodeNeeded) => Some(Reading::Wanted),
-            Some(Standing::Locked { until }) => Some(Reading::Locked(until)),
-            Some(Standing::Changed) => Some(Reading::Changed),
-            Some(Standing::Unavailable) | None => Some(Reading::Unknown),
-        }
+        let standing = self.means.authd.standing_now(asked, grant.clone()).await;
+        let reading = match standing {
+            Some(Standing::NotEnrolled) => return None,
+            Some(Standing::Proven { .. }) if is_held => return None,
+            Some(Standing::Proven { .. } | Standing::CodeNeeded) => Reading::Wanted,
+            Some(Standing::Locked { until }) => Reading::Locked(until),
+            Some(Standing::Changed) => Reading::Changed,
+            Some(Standing::Unavailable) | None => Reading::Unknown,
+        };
+        Some((reading, grant))
     }
 
     fn send(&mut self, user: TelegramId, mail: Mail) {

@@ -58,6 +58,8 @@ pub struct Presented {
     pub code: Code,
     /// What authd said of its user before.
     pub reading: Reading,
+    /// The grant that authd was asked about then: it does not stand if a code is wanted.
+    pub asked_with: Option<Grant>,
 }
 
 /// What authd said of a user who sent something that reads like a code.

@@ -123,6 +123,7 @@ impl Bench {
             message: i32::try_from(message).unwrap(),
             code: Code::parse("314159").unwrap(),
             reading: Reading::Wanted,
+            asked_with: None,
         };
         self.gate.code(presented, self.now, &mut self.out);
     }
@@ -495,6 +496,31 @@ fn a_code_that_is_put_off_is_asked_about_again_and_keeps_its_messages() {
 }
 
 #[test]
+fn a_code_that_comes_first_after_a_proof_has_ended_unnoticed_is_judged() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.parks(1, "a");
+    bench.code(2);
+    bench.verdict(2, granted(1));
+    bench.looks(Presence::There);
+    let Pass::Proven(held) = bench.gate.pass() else {
+        panic!("it is proven");
+    };
+    // authd was asked about this grant before the code was handed on, and wants a code.
+    let presented = Presented {
+        id: id(3),
+        chat: chat(HOME),
+        message: 3,
+        code: Code::parse("271828").unwrap(),
+        reading: Reading::Wanted,
+        asked_with: Some(held),
+    };
+    bench.gate.code(presented, bench.now, &mut bench.out);
+    assert!(!bench.gate.is_open());
+    bench.verdict(3, granted(2));
+    assert_eq!(bench.gate.pass(), Pass::Proven(grant(2)));
+}
+
+#[test]
 fn codes_are_always_deleted_and_those_that_cannot_help_are_not_asked_about() {
     for reading in [Reading::Unknown, Reading::Changed, Reading::Locked(20_000)] {
         let mut bench = Bench::new(SecondFactor::Optional);
@@ -504,6 +530,7 @@ fn codes_are_always_deleted_and_those_that_cannot_help_are_not_asked_about() {
             message: 4,
             code: Code::parse("kai-AAAAA-BBBBB").unwrap(),
             reading,
+            asked_with: None,
         };
         bench.gate.code(presented, bench.now, &mut bench.out);
         assert_eq!(bench.verifies(), 0);
