@@ -37,12 +37,18 @@ fn bob_is_not_late(kai: &Kai, attack: &str) {
     let usual = bobs_turn(kai, 5);
     kai.say(ALICE, attack);
     thread::sleep(Duration::from_secs(1));
-    let meanwhile = bobs_turn(kai, 5);
-    println!("bob's turn: usually {usual:?}, meanwhile {meanwhile:?}");
-    assert!(
-        meanwhile <= usual * 2 + GRAIN,
-        "bob's turn takes {usual:?}, and {meanwhile:?} during the attack"
-    );
+    // Another program's moment is not alice's doing; what she does goes on.
+    for attempt in 1..=3 {
+        let meanwhile = bobs_turn(kai, 5);
+        println!("bob's turn: usually {usual:?}, meanwhile {meanwhile:?}");
+        if meanwhile <= usual * 2 + GRAIN {
+            return;
+        }
+        assert!(
+            attempt < 3,
+            "bob's turn takes {usual:?}, and {meanwhile:?} during the attack"
+        );
+    }
 }
 
 /// alice stops what runs, and her next message is answered.
