@@ -21,6 +21,9 @@ use crate::{accounts::Account, sys};
 /// # Errors
 /// The part that failed.
 pub fn become_account(account: &Account) -> Result<(), Failed> {
+    // Whoever shares one possesses what is in it, whatever the accounts are (keyrings(7)). Made by root, it does
+    // not count against the account's quota, which its user could use up.
+    sys::own_session_keyring().map_err(|error| (Step::Keyring, error))?;
     let capabilities =
         |error: caps::errors::CapsError| (Step::Capabilities, io::Error::other(error.to_string()));
     caps::clear(None, CapSet::Ambient).map_err(capabilities)?;
@@ -29,9 +32,7 @@ pub fn become_account(account: &Account) -> Result<(), Failed> {
     setgroups(&account.groups).map_err(|error| (Step::Groups, error.into()))?;
     setresgid(account.gid, account.gid, account.gid).map_err(|error| (Step::Ids, error.into()))?;
     setresuid(account.uid, account.uid, account.uid).map_err(|error| (Step::Ids, error.into()))?;
-    prove_no_way_back(account)?;
-    // Whoever shares one possesses what is in it, whatever the accounts are (keyrings(7)).
-    sys::own_session_keyring().map_err(|error| (Step::Keyring, error))
+    prove_no_way_back(account)
 }
 
 fn prove_no_way_back(account: &Account) -> Result<(), Failed> {

@@ -70,8 +70,8 @@ pub const STEPS: &[&str] = &[
     "Of the control groups it sees its own, read-only, and none where there is no cgroup v2.",
     "A fresh /proc.",
     "Limits (no cores; without cgroup v2, processes), umask 077, a session of its own, signals as at first.",
-    "Groups, group and user ids and the bounding set are the account's, and every way back is tried and fails; \
-     an empty session keyring.",
+    "An empty session keyring; groups, group and user ids and the bounding set are the account's, and every way \
+     back is tried and fails.",
     "The end of the broker is the end of the worker.",
     "No new privileges.",
     "Descriptors 3 (the gateway's connection), 4 (the control socket), 5 (the agent's key); all others closed.",
