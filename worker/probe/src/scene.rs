@@ -41,8 +41,6 @@ pub struct Scene {
     pub programs: PathBuf,
     /// The running broker, 0 if it does not run.
     pub broker: i32,
-    /// Bytes that /tmp may hold.
-    pub tmp: u64,
     /// The agent's process as its tools see it; not in the file.
     pub agent: i32,
     /// The worker's, likewise.
@@ -82,7 +80,6 @@ impl Scene {
             format!("configuration={}", path(&self.configuration)),
             format!("programs={}", path(&self.programs)),
             format!("broker={}", self.broker),
-            format!("tmp={}", self.tmp),
         ];
         lines.extend(
             self.laid_out
@@ -110,7 +107,6 @@ impl Scene {
                 "configuration" => scene.configuration = value.into(),
                 "programs" => scene.programs = value.into(),
                 "broker" => scene.broker = number(),
-                "tmp" => scene.tmp = value.parse().unwrap_or(0),
                 other => {
                     if let Some(name) = other.strip_prefix("laid-out ") {
                         scene.laid_out.insert(name.to_owned(), value.to_owned());
@@ -150,7 +146,6 @@ mod tests {
             configuration: "/etc/kai".into(),
             programs: "/opt/kai".into(),
             broker: 10,
-            tmp: 11,
             agent: 0,
             worker: 0,
         };

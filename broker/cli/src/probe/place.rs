@@ -105,7 +105,6 @@ impl Place {
             configuration: config.file.parent().unwrap_or(Path::new("/")).to_owned(),
             programs,
             broker: broker.unwrap_or(0),
-            tmp: user.policy.limits.tmp,
             agent: 0,
             worker: 0,
         };
