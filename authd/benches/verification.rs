@@ -237,6 +237,7 @@ impl<L: AuditLog> Verified<L> {
         let request = Request::Standing {
             user: self.user.clone(),
             grant: Some(grant),
+            renew: true,
         };
         let now = self.now();
         let ask = || {

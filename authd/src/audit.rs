@@ -1,7 +1,7 @@
 //! The lines of the audit log that authd writes, each before what it says takes effect. Never a code, a
 //! secret or a grant.
 
-use std::{io, time::SystemTime};
+use std::{io, path::Path, time::SystemTime};
 
 use kai_audit::Log;
 pub use kai_audit::Record;
@@ -32,7 +32,7 @@ pub enum Wrong {
     Used,
     /// It is not a recovery code of theirs, or is not any more.
     Recovery,
-    /// It was right, and that could not be written down.
+    /// An earlier one was looked at, and that could not be written down.
     NotWritten,
 }
 
@@ -75,7 +75,7 @@ pub fn code_refused(user: &User, wrong: Wrong) -> Record {
         Wrong::Code => "wrong",
         Wrong::Used => "used",
         Wrong::Recovery => "wrong recovery code",
-        Wrong::NotWritten => "right, but the state could not be written",
+        Wrong::NotWritten => "an earlier code, when the state could not be written",
     };
     of("code.refused", user).text("why", why)
 }
@@ -100,14 +100,41 @@ pub fn grant_ended(user: &User, end: GrantEnd) -> Record {
         GrantEnd::Absolute => "absolute",
         GrantEnd::Locked => "locked by the user",
         GrantEnd::Enrolment => "enrolment",
+        GrantEnd::Replaced => "replaced",
     };
     of("grant.ended", user).text("why", why)
 }
 
-/// A grant ended because its user proved the second factor once more.
+/// A grant ended with the daemon, which keeps none.
 #[must_use]
-pub fn grant_replaced(user: &User) -> Record {
-    of("grant.ended", user).text("why", "replaced")
+pub fn grant_forgotten(user: &User) -> Record {
+    of("grant.ended", user).text("why", "stopped")
+}
+
+/// The lines just before this one say of `user` what did not come to be: the state could not be written.
+#[must_use]
+pub fn not_written(user: &User) -> Record {
+    of("state.not_written", user)
+}
+
+/// An admin looked at who is enrolled.
+#[must_use]
+pub fn status_asked(admin: u32) -> Record {
+    Record::new("admin.status").number("admin", admin)
+}
+
+/// An admin wants the database made.
+#[must_use]
+pub fn init_asked(admin: u32) -> Record {
+    Record::new("admin.init").number("admin", admin)
+}
+
+/// An admin wants a copy in the place of the database.
+#[must_use]
+pub fn restore_asked(admin: u32, from: &Path) -> Record {
+    Record::new("admin.restore")
+        .number("admin", admin)
+        .text("from", from.display().to_string())
 }
 
 /// What an admin did to `user`.
@@ -115,6 +142,7 @@ pub fn grant_replaced(user: &User) -> Record {
 pub fn enrolment(what: Enrolment, user: &User, admin: u32) -> Record {
     let event = match what {
         Enrolment::Began => "enrolment.began",
+        Enrolment::Refused => "enrolment.refused",
         Enrolment::Confirmed => "enrolment.confirmed",
         Enrolment::Removed => "enrolment.removed",
         Enrolment::Unlocked => "enrolment.unlocked",
@@ -127,6 +155,8 @@ pub fn enrolment(what: Enrolment, user: &User, admin: u32) -> Record {
 pub enum Enrolment {
     /// A secret was made, and nothing has changed yet.
     Began,
+    /// A code came that is none of it.
+    Refused,
     /// A code of it has come.
     Confirmed,
     /// It was taken away, be it for another one.

@@ -25,6 +25,8 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         stat::{Mode, umask},
+        timer::{Expiration, TimerSetTimeFlags},
+        timerfd::{ClockId, TimerFd, TimerFlags},
     },
     unistd::{Gid, Uid, User},
 };
@@ -47,7 +49,7 @@ const ROOT_CONNECTIONS: usize = 16;
 const PER_WAKE: usize = 32;
 
 /// Descriptors that are polled before those of the peers.
-const BEFORE_PEERS: usize = 4;
+const BEFORE_PEERS: usize = 5;
 
 /// Exit status for what an admin must mend, as in sysexits(3): to start again is of no use before.
 pub const FOR_AN_ADMIN: u8 = 78;
@@ -102,6 +104,8 @@ struct Daemon {
     listeners: [Listener; 3],
     peers: Peers,
     signals: SignalFd,
+    /// Readable when the next grant ends. A timeout of poll(2) would stand still while the host sleeps.
+    next_end: TimerFd,
     authority: Authority<Log>,
     started: UnixSeconds,
     /// Questions of the gateway and of the broker.
@@ -131,6 +135,7 @@ impl Daemon {
         let log = Log::open(&logs, kai_audit::Limits::STANDARD)?;
         let listeners = listen(config, &gateway)?;
         let signals = signals()?;
+        let next_end = timer()?;
         give_up_everything()?;
         let confined = hardening::confine(&state, &logs)?;
         info!("confined: {confined}");
@@ -143,6 +148,7 @@ impl Daemon {
             listeners,
             peers: Peers::default(),
             signals,
+            next_end,
             authority: authority(store, log, settings, now)?,
             started: now.unix(),
             answered: 0,
@@ -179,13 +185,14 @@ impl Daemon {
         }
     }
 
-    fn stop(mut self) -> Result<(), DaemonError> {
-        let said = self.append(audit::stopped());
-        let (store, log) = self.authority.into_parts();
-        drop(store);
+    fn stop(self) -> Result<(), DaemonError> {
+        let now = now()?;
+        let (store, mut log) = self.authority.into_parts(now);
+        let said = log.append(&audit::stopped(), now.wall);
+        store.close();
         log.close();
         info!("stopped");
-        said
+        said.map_err(DaemonError::Append)
     }
 
     /// Waits until something is to be done; gives for each peer whether it has something for us, or takes
@@ -193,10 +200,12 @@ impl Daemon {
     fn wait(&self) -> Result<Vec<bool>, DaemonError> {
         let mut polled = Vec::with_capacity(BEFORE_PEERS + self.peers.count());
         polled.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        polled.push(PollFd::new(self.next_end.as_fd(), PollFlags::POLLIN));
         let listeners = self.listeners.iter();
         polled.extend(listeners.map(|l| PollFd::new(l.socket.as_fd(), PollFlags::POLLIN)));
         polled.extend(self.peers.polled());
-        match poll(&mut polled, self.patience()?) {
+        self.set_timer()?;
+        match poll(&mut polled, self.patience()) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(DaemonError::System("poll", error)),
         }
@@ -204,25 +213,30 @@ impl Daemon {
         Ok(peers.map(|fd| fd.any().unwrap_or(true)).collect())
     }
 
-    /// How long nothing can be due.
-    fn patience(&self) -> Result<PollTimeout, DaemonError> {
-        let frame = self
-            .peers
-            .deadline()
-            .map(|due| due.saturating_duration_since(Instant::now()));
-        let grant = match self.authority.next_end() {
-            None => None,
-            Some(end) => Some(end.saturating_sub(now()?.boot)),
-        };
-        let wait: Option<Duration> = [frame, grant].into_iter().flatten().min();
-        Ok(match wait {
+    /// How long no peer is late with a frame.
+    fn patience(&self) -> PollTimeout {
+        match self.peers.deadline() {
             None => PollTimeout::NONE,
             // Rounded up: a wait that ends early would spin until the moment has come.
-            Some(wait) => {
+            Some(due) => {
+                let wait = due.saturating_duration_since(Instant::now());
                 let milliseconds = wait.as_nanos().div_ceil(1_000_000);
                 PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
             }
-        })
+        }
+    }
+
+    /// Sets the timer anew, which also takes back that it has gone off.
+    fn set_timer(&self) -> Result<(), DaemonError> {
+        let set = match self.authority.next_end() {
+            None => self.next_end.unset(),
+            // One of 0 would unset it.
+            Some(end) => self.next_end.set(
+                Expiration::OneShot(end.max(Duration::from_nanos(1)).into()),
+                TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+            ),
+        };
+        set.map_err(|error| DaemonError::System("timerfd_settime", error))
     }
 
     /// Answers what the peer at this place has sent, if it is `ready`.
@@ -379,6 +393,13 @@ fn signals() -> Result<SignalFd, DaemonError> {
     mask.thread_block().map_err(system("sigprocmask"))?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     SignalFd::with_flags(&mask, flags).map_err(system("signalfd"))
+}
+
+/// A timer by the clock that grants end by (timerfd_create(2)).
+fn timer() -> Result<TimerFd, DaemonError> {
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)
+        .map_err(|error| DaemonError::System("timerfd_create", error))
 }
 
 /// Root's account is enough to own the files; every capability goes, for good.

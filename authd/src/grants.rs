@@ -114,6 +114,11 @@ impl Grants {
         Some(self.of(user, now)?.until(now))
     }
 
+    /// Who holds one that nobody has taken out.
+    pub fn held(&self) -> impl Iterator<Item = &User> {
+        self.held.values().map(|held| &held.user)
+    }
+
     fn of(&self, user: &User, now: Now) -> Option<&Held> {
         let held = self.held.get(&user.id)?;
         (held.user == *user && held.stands(now)).then_some(held)

@@ -308,7 +308,7 @@ fn a_busy_year(mut store: Store, mut log: Log) -> Result<(), Box<dyn Error>> {
     many.commit()?;
     for n in 1..=300 {
         let change = store.change()?;
-        change.charge(user(n)?.id)?;
+        change.charge(user(n)?.id, n.unsigned_abs())?;
         let record = Record::new("code.accepted").text("user", format!("user{n}"));
         log.append(&record, SystemTime::now())?;
         change.commit()?;
@@ -318,7 +318,7 @@ fn a_busy_year(mut store: Store, mut log: Log) -> Result<(), Box<dyn Error>> {
         change.remove(user(n)?.id)?;
         if n % 100 == 0 {
             change.commit()?;
-            store.forget_removed()?;
+            store.settle()?;
         }
     }
     if store.list()?.len() < 100 {

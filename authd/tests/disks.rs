@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
     path::Path,
     thread,
+    time::Duration,
 };
 
 use ground::{
@@ -19,8 +20,8 @@ use ground::{
     programs::is_root,
 };
 use kai_proto::{
-    code::Code,
-    gateway_authd::{Standing, Verdict},
+    code::{Code, TotpCode},
+    gateway_authd::{Standing, User, Verdict},
     sockets,
 };
 use nix::{
@@ -240,8 +241,18 @@ fn a_read_only_disk_is_refused() {
     });
 }
 
+/// What becomes of a code, as soon as authd looks at it.
+fn judged(gateway: &mut Gateway, user: &User, code: &TotpCode) -> Verdict {
+    loop {
+        match gateway.totp(user, code.clone()).unwrap() {
+            Verdict::Later { after_ms } => thread::sleep(Duration::from_millis(after_ms.into())),
+            verdict => return verdict,
+        }
+    }
+}
+
 #[test]
-fn a_full_disk_lets_nobody_in_and_is_got_over_without_a_restart() {
+fn a_disk_that_is_full_to_the_last_byte_lets_nobody_in_and_is_got_over_without_a_restart() {
     if !is_root() {
         return;
     }
@@ -249,12 +260,19 @@ fn a_full_disk_lets_nobody_in_and_is_got_over_without_a_restart() {
         let mut ground = Ground::bare("");
         small_disk(&ground.path("state"));
         ground.done(&["init"]);
+        // So full already that no room can be kept for the journal.
+        fs::remove_file(ground.path("state/authd/authd.sqlite-wal")).unwrap();
+        let filler = ground.path("state/filler");
+        fill(&filler);
+        let full = File::options().write(true).open(&filler).unwrap();
+        full.set_len(full.metadata().unwrap().len() - (300 << 10))
+            .unwrap();
+        drop(full);
         ground.start();
         let enrolled = ground.enroll("alice", 1001);
         let alice = user("alice", 1001);
         let mut gateway = Gateway::connect(&ground.run()).unwrap();
-        let filler = ground.path("state/filler");
-        fill(&filler);
+        fill(&ground.path("state/more"));
 
         let code = || enrolled.authenticator.totp(authenticator::step());
         let refused = gateway.totp(&alice, code()).unwrap();
@@ -271,38 +289,55 @@ fn a_full_disk_lets_nobody_in_and_is_got_over_without_a_restart() {
             "{said}"
         );
         assert!(ground.log().contains("full"), "{}", ground.log());
+        assert!(ground.log().contains("no room is kept"), "{}", ground.log());
+        // The log says what it had said too early.
+        assert_eq!(ground.audited("state.not_written"), 2);
         fs::remove_file(filler).unwrap();
         let verdict = gateway.totp(&alice, code()).unwrap();
-        assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Granted { .. }),
+            "{verdict:?}: {}",
+            ground.log()
+        );
     });
 }
 
 #[test]
-fn a_disk_filled_by_users_stops_no_decision_while_the_logs_reserve_lasts() {
+fn a_disk_filled_by_users_stops_no_decision_while_the_reserves_last() {
     if !is_root() {
         return;
     }
     with_own_mounts(|| {
         let mut ground = Ground::bare("");
-        small_disk(&ground.path("log"));
+        for place in ["log", "state"] {
+            small_disk(&ground.path(place));
+        }
         ground.done(&["init"]);
         ground.start();
         let enrolled = ground.enroll("alice", 1001);
         let alice = user("alice", 1001);
-        let mut gateway = Gateway::connect(&ground.run()).unwrap();
-        fill(&ground.path("log/filler"));
+        for place in ["log/filler", "state/filler"] {
+            fill(&ground.path(place));
+        }
+        let mut right = 0;
+        for _ in 0..2 {
+            let mut gateway = Gateway::connect(&ground.run()).unwrap();
+            for _ in 0..8 {
+                let wrong = enrolled.authenticator.wrong();
+                assert_eq!(judged(&mut gateway, &alice, &wrong), Verdict::Refused);
+                ground.done(&["unlock", "alice"]);
+            }
+            let code = enrolled.authenticator.totp(authenticator::step() + right);
+            let verdict = judged(&mut gateway, &alice, &code);
+            assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
+            right += 1;
+            // And it stops and starts on the full disk.
+            ground.stop();
+            ground.start();
+        }
 
-        let wrong = gateway
-            .totp(&alice, enrolled.authenticator.wrong())
-            .unwrap();
-        let right = gateway
-            .totp(&alice, enrolled.authenticator.totp(authenticator::step()))
-            .unwrap();
-
-        assert_eq!(wrong, Verdict::Refused);
-        assert!(matches!(right, Verdict::Granted { .. }), "{right:?}");
-        assert_eq!(ground.audited("code.refused"), 1);
-        assert_eq!(ground.audited("code.accepted"), 1);
+        assert_eq!(ground.audited("code.refused"), 16);
+        assert_eq!(ground.audited("code.accepted"), 2);
     });
 }
 
@@ -313,7 +348,7 @@ fn without_its_audit_log_nothing_is_decided() {
     }
     // A log that cannot be opened: the daemon does not run.
     let mut ground = Ground::new("");
-    fs::create_dir_all(ground.path("log")).unwrap();
+    fs::remove_dir_all(ground.path("log/authd")).unwrap();
     fs::write(
         ground.path("log/authd"),
         "a file where a directory should be",

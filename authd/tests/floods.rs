@@ -199,6 +199,7 @@ fn a_peer_that_reads_no_answers_costs_no_memory_and_nobody_elses_time() {
     let request = Request::Standing {
         user: user.clone(),
         grant: None,
+        renew: true,
     };
     for _ in 0..100_000 {
         codec::encode_frame(&request, &mut bytes).unwrap();

@@ -53,6 +53,7 @@ impl EndReason {
             Self::ProofEnded(GrantEnd::Absolute) => "grant_absolute",
             Self::ProofEnded(GrantEnd::Locked) => "locked_by_user",
             Self::ProofEnded(GrantEnd::Enrolment) => "enrolment_changed",
+            Self::ProofEnded(GrantEnd::Replaced) => "grant_replaced",
             Self::ProofUnknown => "grant_unknown",
             Self::AuthdAway => "authd_away",
             Self::NotRecorded => "not_recorded",

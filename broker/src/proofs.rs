@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a proof ended: /lock, or an admin | ends | ends |
 //! | a proof ended: idle, or its absolute end | ends | ends with its turn |
+//! | a proof ended: another one took its place | ends | ends within a second, unless that one is presented |
 //! | authd is there again and knows the proof | stays | stays |
 //! | authd is there again and does not | ends | ends |
 //! | authd is away for longer than an answer may take | ends | ends |
@@ -35,7 +36,7 @@ const ANSWERS_PER_WAKE: usize = 8;
 
 /// How often authd is asked about workers that live by a proof: one that is there and does not answer is
 /// noticed also while nobody attaches.
-const RECHECK: Duration = Duration::from_secs(30);
+const RECHECK: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Reads what authd says. Ends come before answers: [`Said::Ended`].
@@ -154,7 +155,7 @@ impl Daemon {
             None => info!(
                 pid = worker.pid.as_raw(),
                 ?end,
-                "a worker may finish its turn"
+                "a worker may go on for a while"
             ),
         }
     }

@@ -43,6 +43,10 @@ use crate::{
 /// From the fork to the first report; a worker that takes longer is stuck.
 const START_DEADLINE: Duration = Duration::from_secs(5);
 
+/// From the moment at which another grant took the place of the one that a worker lives by until that one
+/// has to be presented for it: the gateway does so at once.
+const REPLACED: Duration = Duration::from_millis(800);
+
 /// What a worker gets beyond a turn's limit, to interrupt its agent and to end it.
 const TURN_GRACE: Duration = Duration::from_secs(60);
 
@@ -94,6 +98,8 @@ pub struct Worker {
     active: Instant,
     handover_due: Option<Instant>,
     last_turn: Option<LastTurn>,
+    /// By when the grant has to be presented that took the place of the one behind the last attach.
+    replaced_due: Option<Instant>,
     why: Option<EndReason>,
     rate: ReportRate,
 }
@@ -136,6 +142,7 @@ impl Worker {
             active: now,
             handover_due: None,
             last_turn: None,
+            replaced_due: None,
             why: None,
             rate: ReportRate::new(now),
         }
@@ -164,14 +171,16 @@ impl Worker {
         self.attached = Some(connection);
         self.proof = proof;
         self.last_turn = None;
+        self.replaced_due = None;
         self.handover_due = Some(now + FRAME_DEADLINE);
         self.active = now;
         Handover::Sent
     }
 
     /// What the worker's user proved does not hold any more: the connection ends at once. Gives why the
-    /// worker is to be ended too, unless a turn runs that may finish: then [`overdue`](Self::overdue)
-    /// does when it has, or after `longest`.
+    /// worker is to be ended too, unless a turn runs that may finish, or another grant may be presented
+    /// for it: then [`overdue`](Self::overdue) does when the turn has finished, or after `longest`, or when
+    /// none was.
     #[must_use]
     pub fn proof_ended(
         &mut self,
@@ -185,6 +194,10 @@ impl Worker {
             return at_once;
         };
         self.end_connection();
+        if end == GrantEnd::Replaced {
+            self.replaced_due.get_or_insert(now + REPLACED);
+            return None;
+        }
         let idle_for_sure = self.idle(now).is_some_and(|idle| idle >= REPORT_DELAY);
         if !end.lets_a_turn_finish() || idle_for_sure {
             return at_once;
@@ -296,6 +309,9 @@ impl Worker {
         {
             return Some(last.reason());
         }
+        if self.replaced_due.is_some_and(|due| now >= due) {
+            return Some(EndReason::ProofEnded(GrantEnd::Replaced));
+        }
         if self.turn_due().is_some_and(|due| now >= due) {
             return Some(EndReason::TurnTooLong);
         }
@@ -315,7 +331,13 @@ impl Worker {
                 let in_turn = self.report.as_ref().is_none_or(|report| report.in_turn);
                 let idle = (!in_turn).then(|| self.active + idle_limit);
                 let last_turn = self.last_turn.map(|last| last.next_look(in_turn));
-                let moments = [self.handover_due, idle, last_turn, self.turn_due()];
+                let moments = [
+                    self.handover_due,
+                    idle,
+                    last_turn,
+                    self.replaced_due,
+                    self.turn_due(),
+                ];
                 moments.into_iter().flatten().min()
             }
         }

@@ -29,6 +29,19 @@ pub struct Item {
     told: bool,
     /// True if a worker may know of it.
     known: bool,
+    /// True if it may go on, and not begin: the proof that let it through has ended.
+    only_if_begun: bool,
+}
+
+/// Where an [`Item`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// It came in this run of the gateway.
+    None,
+    /// An earlier run may have told a worker of it.
+    Replayed,
+    /// The same, and it was let through by a proof that has ended since.
+    Proven,
 }
 
 /// What an [`Item`] is.
@@ -56,16 +69,26 @@ pub struct Agenda {
 }
 
 impl Agenda {
-    /// Adds something; `known` if an earlier run of the gateway may have told a worker of it.
-    pub fn add(&mut self, (id, chat, message): (PromptId, ChatId, i32), what: What, known: bool) {
+    /// Adds something.
+    pub fn add(&mut self, (id, chat, message): (PromptId, ChatId, i32), what: What, past: Past) {
         self.items.push_back(Item {
             id,
             chat,
             message,
             what,
             told: false,
-            known,
+            known: past != Past::None,
+            only_if_begun: past == Past::Proven,
         });
+    }
+
+    /// The proof that let all of this through has ended: what has begun may go on with the next one, and
+    /// nothing may begin. Gives what only could begin.
+    pub fn proof_ended(&mut self) -> Vec<Item> {
+        for item in &mut self.items {
+            item.only_if_begun = true;
+        }
+        self.take_orders()
     }
 
     /// A connection begins: everything unfinished is to be told on it.
@@ -87,6 +110,7 @@ impl Agenda {
                 id,
                 text: text.clone(),
                 model: model.cloned(),
+                only_if_begun: item.only_if_begun,
             }),
             What::NewSession => ToWorker::NewSession,
             What::Interrupt => {
@@ -127,6 +151,13 @@ impl Agenda {
         })
     }
 
+    /// The words of a prompt.
+    #[must_use]
+    pub fn text(&self, id: PromptId) -> Option<&str> {
+        let item = self.items.iter().find(|item| item.id == id)?;
+        matches!(item.what, What::Prompt { .. }).then(|| item.text())
+    }
+
     /// The worker began anew: gives the /new that asked for it.
     pub fn session_began(&mut self) -> Option<Item> {
         let is_told = |item: &Item| item.told && matches!(item.what, What::NewSession);
@@ -159,7 +190,7 @@ impl Agenda {
         self.items.iter()
     }
 
-    /// Takes everything out that is no prompt, when nothing can be told to anybody.
+    /// Takes everything out that is no prompt.
     pub fn take_orders(&mut self) -> Vec<Item> {
         let (prompts, orders) = std::mem::take(&mut self.items)
             .into_iter()
@@ -190,6 +221,16 @@ impl Agenda {
 }
 
 impl Item {
+    /// What its user wrote.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match &self.what {
+            What::Prompt { text, .. } => text,
+            What::NewSession => "/new",
+            What::Interrupt => "/stop",
+        }
+    }
+
     /// True if a worker may know of it.
     #[must_use]
     pub fn is_known(&self) -> bool {

@@ -54,7 +54,8 @@ type Then<A> = Box<dyn FnOnce(A) + Send>;
 
 /// A question, and what is to happen with its answer.
 enum Question {
-    Standing(User, Option<Grant>, Then<Standing>),
+    /// With true if it is about a message, which puts off the idle end of the grant.
+    Standing(User, Option<Grant>, bool, Then<Standing>),
     /// The same, for somebody who does not wait while authd is away.
     StandingNow(User, Option<Grant>, oneshot::Sender<Standing>),
     Verify(User, Code, Then<Result<Verdict, NoVerdict>>),
@@ -84,17 +85,19 @@ impl Authd {
         Self { questions }
     }
 
-    /// Asks how `user` stands with this grant; `then` is called with what authd says, however late.
+    /// Asks how `user` stands with this grant, whose idle end is put off if this is to `renew` it; `then`
+    /// is called with what authd says, however late.
     pub fn standing(
         &self,
         user: User,
         grant: Option<Grant>,
+        renew: bool,
         then: impl FnOnce(Standing) + Send + 'static,
     ) {
-        self.ask(Question::Standing(user, grant, Box::new(then)));
+        self.ask(Question::Standing(user, grant, renew, Box::new(then)));
     }
 
-    /// The same, at once or not at all: none if authd is away or takes longer than
+    /// The same without a renewal, at once or not at all: none if authd is away or takes longer than
     /// [`limits::FRAME_DEADLINE`].
     pub async fn standing_now(&self, user: User, grant: Option<Grant>) -> Option<Standing> {
         let (reply, answer) = oneshot::channel();
@@ -133,12 +136,16 @@ impl Question {
             Self::Verify(user, code, then) => {
                 return (Request::Verify { user, code }, Asked::Verify(then));
             }
-            Self::Standing(ref user, ref grant, _) | Self::StandingNow(ref user, ref grant, _) => {
-                Request::Standing {
-                    user: user.clone(),
-                    grant: grant.clone(),
-                }
-            }
+            Self::Standing(ref user, ref grant, renew, _) => Request::Standing {
+                user: user.clone(),
+                grant: grant.clone(),
+                renew,
+            },
+            Self::StandingNow(ref user, ref grant, _) => Request::Standing {
+                user: user.clone(),
+                grant: grant.clone(),
+                renew: false,
+            },
             Self::Lock(ref user, _) => Request::Lock { user: user.clone() },
         };
         (request, Asked::Again(self))
@@ -152,7 +159,7 @@ impl Question {
     /// Nobody will answer it.
     fn give_up(self) {
         match self {
-            Self::Standing(_, _, then) => then(Standing::Unavailable),
+            Self::Standing(_, _, _, then) => then(Standing::Unavailable),
             // The other side sees that nothing comes.
             Self::StandingNow(_, _, reply) => drop(reply),
             Self::Verify(_, _, then) => then(Err(NoVerdict::Away)),
@@ -165,7 +172,7 @@ impl Asked {
     /// Gives the answer on, or the question back if this is no answer to it.
     fn answer(self, reply: Reply) -> Result<(), Self> {
         match (self, reply) {
-            (Self::Again(Question::Standing(_, _, then)), Reply::Standing(standing)) => {
+            (Self::Again(Question::Standing(_, _, _, then)), Reply::Standing(standing)) => {
                 then(standing);
             }
             (Self::Again(Question::StandingNow(_, _, reply)), Reply::Standing(standing)) => {

@@ -44,7 +44,7 @@ use teloxide::types::CallbackQueryId;
 use crate::{authd::NoVerdict, pass::Pass, wording::second_factor as words};
 
 use codes::Codes;
-pub use effect::{Arrival, Effect, Now, Presence, Presented, Reading};
+pub use effect::{Arrival, Effect, Now, Presence, Presented, Reading, Sought};
 use parked::{Item, Parked};
 pub use parked::{KEPT, QUOTED};
 use rule::{Bar, Way, way};
@@ -63,6 +63,8 @@ pub struct Times {
     pub idle: Duration,
     /// How long there is to enter a code.
     pub question: Duration,
+    /// How long a question must have stood before a code runs what it quotes.
+    pub reading: Duration,
 }
 
 /// What is known of the user.
@@ -103,6 +105,10 @@ pub struct Gate {
     /// The epoch of the question that is open.
     asked: Option<u64>,
     asked_at: Option<Instant>,
+    /// When a renewal of the grant was last asked for.
+    renewed_at: Option<Instant>,
+    /// The next question is to renew the grant.
+    renew: bool,
     /// Ask once more after the answer.
     again: bool,
     /// When to ask because authd could not tell.
@@ -139,6 +145,8 @@ impl Gate {
             epoch: 0,
             asked: None,
             asked_at: None,
+            renewed_at: None,
+            renew: false,
             again: false,
             ask_at: None,
             ends: None,
@@ -177,12 +185,18 @@ impl Gate {
     pub fn arrived(&mut self, arrival: Arrival, free: bool, now: Now, out: &mut Vec<Effect>) {
         if free {
             let mark = false;
-            return out.push(Effect::Admit { arrival, mark });
+            let resume = false;
+            return out.push(Effect::Admit {
+                arrival,
+                mark,
+                resume,
+            });
         }
         if self.waiting.len() >= WAITING {
             let (chat, id) = (arrival.chat(), arrival.id());
             return say(out, chat, Some(id), words::TOO_MANY_WAIT);
         }
+        self.renew = true;
         let edited = false;
         self.wait_for_authd(Thing::Message { arrival, edited }, now, out);
     }
@@ -223,9 +237,12 @@ impl Gate {
 
     /// A code came.
     pub fn code(&mut self, presented: Presented, now: Now, out: &mut Vec<Effect>) {
-        let Presented { chat, message, .. } = presented;
-        out.push(Effect::DeleteCode { chat, message });
+        let Presented {
+            id, chat, message, ..
+        } = presented;
+        out.push(Effect::DeleteCode { id, chat, message });
         match presented.reading {
+            Reading::Proven => say(out, chat, None, words::NOT_NEEDED),
             Reading::Unknown => say(out, chat, None, words::UNCHECKED),
             Reading::Changed => say(out, chat, None, words::CHANGED),
             Reading::Locked(until) => say(out, chat, None, &words::locked_until(until, now.unix)),
@@ -238,9 +255,13 @@ impl Gate {
                     // It ended without anybody having been told, as at its idle limit.
                     self.set(Proof::Missing(Bar::Code), out);
                 }
-                let covers = self.parked.quoted_above(chat, message);
-                let Presented { id, code, .. } = presented;
-                self.codes.add(id, chat, code, covers, now.at);
+                let covers = if presented.in_topic {
+                    Vec::new()
+                } else {
+                    let read = presented.sent.saturating_sub(self.times.reading.as_secs());
+                    self.parked.quoted_above(chat, message, read)
+                };
+                self.codes.add(id, chat, presented.code, covers, now.at);
                 self.ask_about_code(now, out);
             }
         }
@@ -261,7 +282,9 @@ impl Gate {
             Way::Proven { until } => self.ends = Some(in_here(until, now)),
             Way::Barred { bar, .. } => self.set(Proof::Missing(bar), out),
         }
-        if std::mem::take(&mut self.again) {
+        // A message came while a question was open that renews nothing.
+        let owed = self.renew && matches!(self.proof, Proof::Given(_));
+        if std::mem::take(&mut self.again) || owed {
             self.ask(now, out);
         }
         if !matches!(way, Way::Unknown) {
@@ -350,10 +373,7 @@ impl Gate {
     pub fn entry(&mut self, rule: SecondFactor, now: Now, out: &mut Vec<Effect>) {
         self.rule = rule;
         self.epoch += 1;
-        // Asking about a proof puts off its end, which only a message may.
-        if !matches!(self.proof, Proof::Given(_)) {
-            self.recheck(now, out);
-        }
+        self.recheck(now, out);
     }
 
     /// Settles everything from chats that `stays` refuses.
@@ -399,7 +419,12 @@ impl Gate {
             self.asked = Some(self.epoch);
             self.asked_at = Some(now.at);
             self.ask_at = None;
-            out.push(Effect::AskStanding(self.pass().grant()));
+            let renew = std::mem::take(&mut self.renew);
+            if renew {
+                self.renewed_at = Some(now.at);
+            }
+            let grant = self.pass().grant();
+            out.push(Effect::AskStanding { grant, renew });
         }
     }
 

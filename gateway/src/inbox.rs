@@ -68,11 +68,26 @@ pub struct Unanswered {
     pub cleared: bool,
 }
 
+/// Where a message stands that reads like a code. What it says is never written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodePlace {
+    /// The update that brought it.
+    pub id: PromptId,
+    /// Who sent it.
+    pub user: TelegramId,
+    /// Where.
+    pub chat: ChatId,
+    /// Its number in that chat.
+    pub message: i32,
+}
+
 /// What the database held at the start.
 #[derive(Debug, Default)]
 pub struct Saved {
     /// In the order of their arrival.
     pub unanswered: Vec<Unanswered>,
+    /// What read like a code and may still stand in its chat.
+    pub codes: Vec<CodePlace>,
     /// The newest updates that were taken, answered or not.
     pub taken: Vec<PromptId>,
     /// The model that each user chose.
@@ -120,8 +135,8 @@ pub struct WriteError(String);
 /// What is to be written.
 #[derive(Debug)]
 enum Change {
-    /// Messages, and the numbers of those of which nothing else is kept.
-    Taken(Vec<Received>, Vec<PromptId>),
+    /// Messages, and the places of those of which nothing else is kept.
+    Taken(Vec<Received>, Vec<CodePlace>),
     Cleared(PromptId),
     Parts(PromptId, Vec<i32>),
     Answered(PromptId),
@@ -171,17 +186,18 @@ impl Inbox {
         Ok((Self { orders }, saved, InboxThread(thread)))
     }
 
-    /// Writes down what arrived; what is already there stays as it is. Of the messages in `numbers`,
-    /// which are codes, only the number is kept: it is recognised when it comes again.
+    /// Writes down what arrived; what is already there stays as it is. Of what reads like a code only
+    /// the number is kept, by which it is recognised when it comes again, and the place, until it is
+    /// [answered](Self::answered): a code is removed from its chat also by the next run.
     ///
     /// # Errors
     /// [`WriteError`] if it is not on disk.
     pub async fn taken(
         &self,
         received: Vec<Received>,
-        numbers: Vec<PromptId>,
+        codes: Vec<CodePlace>,
     ) -> Result<(), WriteError> {
-        self.write(Change::Taken(received, numbers)).await
+        self.write(Change::Taken(received, codes)).await
     }
 
     /// Notes that a message was handed on with a proof of the second factor, so that after a restart it

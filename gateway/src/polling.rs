@@ -19,7 +19,7 @@ use kai_proto::{
     grant::Grant,
     ids::{ChatId, ModelName, PromptId, TelegramId, UnixSeconds},
 };
-use teloxide::types::{MediaKind, MessageKind, Update, UpdateKind};
+use teloxide::types::{MediaKind, Message, MessageKind, Update, UpdateKind};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use zeroize::Zeroize;
@@ -27,13 +27,13 @@ use zeroize::Zeroize;
 use crate::{
     authorise::{Roll, Verdict, What, authorise, may_talk_in},
     gate::{Arrival, Presented, Reading},
-    inbox::{Received, Saved, Unanswered},
+    inbox::{CodePlace, Received, Saved, Unanswered},
     limiter::Bucket,
     reply::Means,
     roll::Stranger,
-    telegram::PollError,
+    telegram::{self, PollError},
     user::{self, Mail, Task},
-    wording,
+    wording::{self, second_factor as words},
 };
 
 /// How many of the newest updates are recognised when they come again.
@@ -62,7 +62,7 @@ pub async fn run(
         strangers,
         stranger_pace: Bucket::new(20, Duration::from_millis(50)),
     };
-    let mut replay = Some(saved.unanswered);
+    let mut replay = Some((saved.unanswered, saved.codes));
     let mut batch: Option<Batch> = None;
     loop {
         tokio::select! {
@@ -74,8 +74,9 @@ pub async fn run(
                     continue;
                 };
                 desk.apply(roll);
-                if let Some(unanswered) = replay.take() {
+                if let Some((unanswered, codes)) = replay.take() {
                     desk.replay(unanswered);
+                    desk.remove(codes);
                     let nothing = Taken::default();
                     batch = Some(Box::pin(next_batch(Arc::clone(&means), nothing, None)));
                 }
@@ -105,24 +106,29 @@ async fn received(batch: &mut Option<Batch>) -> Vec<Update> {
 #[derive(Default)]
 struct Taken {
     rows: Vec<Received>,
-    /// Codes, and whose task gets them.
+    /// What reads like a code.
+    places: Vec<CodePlace>,
+    /// Codes among these, and whose task gets them.
     codes: Vec<(mpsc::UnboundedSender<Mail>, Presented)>,
 }
 
 /// Writes the last batch down, and then waits for the next.
 async fn next_batch(means: Arc<Means>, taken: Taken, offset: Option<i32>) -> Vec<Update> {
-    let Taken { rows, codes } = taken;
-    if !rows.is_empty() || !codes.is_empty() {
-        let numbers: Vec<PromptId> = codes.iter().map(|(_, code)| code.id).collect();
+    let Taken {
+        rows,
+        places,
+        codes,
+    } = taken;
+    if !rows.is_empty() || !places.is_empty() {
         let mut told: HashSet<ChatId> = HashSet::new();
         while means
             .inbox
-            .taken(rows.clone(), numbers.clone())
+            .taken(rows.clone(), places.clone())
             .await
             .is_err()
         {
-            let codes = codes.iter().map(|(_, code)| code.chat);
-            for chat in rows.iter().map(|row| row.chat).chain(codes) {
+            let places = places.iter().map(|place| place.chat);
+            for chat in rows.iter().map(|row| row.chat).chain(places) {
                 if told.insert(chat) {
                     means.reply(chat, None, wording::NOT_STORED);
                 }
@@ -216,8 +222,24 @@ impl Desk {
                 like_a_code: text.is_some_and(|text| Code::parse(text).is_some()),
                 message,
                 replayed: true,
+                // Whatever stood in one is asked about in the chat itself.
+                in_topic: false,
             };
             self.send(user, Mail::Arrived(arrival));
+        }
+    }
+
+    /// Removes from their chats what an earlier run had written down of codes, and says that it may not
+    /// have got as far as to their answers.
+    fn remove(&self, codes: Vec<CodePlace>) {
+        let mut told: HashSet<ChatId> = HashSet::new();
+        for place in codes {
+            let entry = self.roll.get(&place.user);
+            let may_read = entry.is_some_and(|entry| may_talk_in(entry, place.chat));
+            if may_read && told.insert(place.chat) {
+                self.means.reply(place.chat, None, words::RESTARTED);
+            }
+            user::delete_code(&self.means, place.id, place.chat, place.message);
         }
     }
 
@@ -233,43 +255,7 @@ impl Desk {
                     if !self.recent.is_new(id) {
                         return;
                     }
-                    let code = message.text().and_then(Code::parse);
-                    let like_a_code = code.is_some();
-                    if let Some(code) = code
-                        && let Some(task) = self.task(user).map(|task| task.mail.clone())
-                        && let Some((reading, asked_with)) = self.reading(user).await
-                    {
-                        let message = message.id.0;
-                        let presented = Presented {
-                            id,
-                            chat,
-                            message,
-                            code,
-                            reading,
-                            asked_with,
-                        };
-                        return taken.codes.push((task, presented));
-                    }
-                    let received = Received {
-                        id,
-                        user,
-                        chat,
-                        message: message.id.0,
-                        text: message.text().map(str::to_owned),
-                        at: now(),
-                    };
-                    taken.rows.push(received.clone());
-                    let message = Unanswered {
-                        received,
-                        parts: Vec::new(),
-                        cleared: false,
-                    };
-                    let arrival = Arrival {
-                        message,
-                        replayed: false,
-                        like_a_code,
-                    };
-                    self.send(user, Mail::Arrived(arrival));
+                    self.take_message(id, (user, chat), message, taken).await;
                 }
                 What::Edit(message) => self.send(user, Mail::Edited(chat, message.id.0)),
                 What::Button(query) => self.send(user, Mail::Pressed(query.id.clone())),
@@ -285,23 +271,93 @@ impl Desk {
         }
     }
 
-    /// How to read what looks like a code of this user's; none if it is a message like any other. Takes
-    /// no longer than authd may take for an answer, and no time while it is away.
-    async fn reading(&mut self, user: TelegramId) -> Option<(Reading, Option<Grant>)> {
-        let name = self.roll.get(&user)?.name.clone();
-        let grant = self.task(user)?.pass.borrow().grant();
+    async fn take_message(
+        &mut self,
+        id: PromptId,
+        (user, chat): (TelegramId, ChatId),
+        sent: &Message,
+        taken: &mut Taken,
+    ) {
+        let (message, in_topic) = (sent.id.0, sent.is_topic_message);
+        let code = sent.text().and_then(Code::parse);
+        let read = match &code {
+            Some(code) => self.read(user, code).await,
+            None => Read::AsMessage,
+        };
+        let place = CodePlace {
+            id,
+            user,
+            chat,
+            message,
+        };
+        let received = Received {
+            id,
+            user,
+            chat,
+            message,
+            text: sent.text().map(str::to_owned),
+            at: now(),
+        };
+        match (read, code) {
+            (Read::AsCode(reading, asked_with), Some(code)) => {
+                let presented = Presented {
+                    id,
+                    chat,
+                    message,
+                    in_topic,
+                    sent: telegram::sent(sent),
+                    code,
+                    reading,
+                    asked_with,
+                };
+                taken.places.push(place);
+                let task = self.task(user).map(|task| task.mail.clone());
+                taken.codes.extend(task.map(|task| (task, presented)));
+            }
+            (read, code) => {
+                match read {
+                    // The proof may end before it can go on, and then it may be a code that counts.
+                    Read::AsMessageOfOneEnrolled => taken.places.push(place),
+                    _ => taken.rows.push(received.clone()),
+                }
+                let arrival = Arrival {
+                    message: Unanswered {
+                        received,
+                        parts: Vec::new(),
+                        cleared: false,
+                    },
+                    replayed: false,
+                    like_a_code: code.is_some(),
+                    in_topic,
+                };
+                self.send(user, Mail::Arrived(arrival));
+            }
+        }
+    }
+
+    /// How to read what looks like a code of this user's. Takes no longer than authd may take for an
+    /// answer, and no time while it is away.
+    async fn read(&mut self, user: TelegramId, code: &Code) -> Read {
+        let (Some(entry), Some(task)) = (self.roll.get(&user).cloned(), self.task(user)) else {
+            return Read::AsMessage;
+        };
+        let grant = task.pass.borrow().grant();
         let is_held = grant.is_some();
+        let name = entry.name;
         let asked = gateway_authd::User { name, id: user };
         let standing = self.means.authd.standing_now(asked, grant.clone()).await;
         let reading = match standing {
-            Some(Standing::NotEnrolled) => return None,
-            Some(Standing::Proven { .. }) if is_held => return None,
+            Some(Standing::NotEnrolled) => return Read::AsMessage,
+            Some(Standing::Proven { .. }) if is_held => match code {
+                Code::Totp(_) => return Read::AsMessageOfOneEnrolled,
+                Code::Recovery(_) => Reading::Proven,
+            },
             Some(Standing::Proven { .. } | Standing::CodeNeeded) => Reading::Wanted,
             Some(Standing::Locked { until }) => Reading::Locked(until),
             Some(Standing::Changed) => Reading::Changed,
             Some(Standing::Unavailable) | None => Reading::Unknown,
         };
-        Some((reading, grant))
+        Read::AsCode(reading, grant)
     }
 
     fn send(&mut self, user: TelegramId, mail: Mail) {
@@ -318,6 +374,16 @@ impl Desk {
             user::start(Arc::clone(&self.means), entry.clone(), model)
         }))
     }
+}
+
+/// How to read what looks like a code.
+enum Read {
+    /// As one. What authd said, and of which grant.
+    AsCode(Reading, Option<Grant>),
+    /// As a message like any other.
+    AsMessage,
+    /// The same, from somebody who has proved a second factor.
+    AsMessageOfOneEnrolled,
 }
 
 /// Wipes a text that reads like a code from the update that brought it.

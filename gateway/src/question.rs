@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     rendered::Rendered,
-    telegram::{Telegram, Trouble},
+    telegram::{Posted, Telegram, Trouble},
 };
 
 /// The way to the task that keeps the question of one chat.
@@ -34,12 +34,12 @@ enum Order {
 }
 
 impl Board {
-    /// Starts the task. `shown` is told each version that the chat shows, and in which message.
+    /// Starts the task. `shown` is told each version that the chat shows, and as what it was posted.
     #[must_use]
     pub fn start(
         telegram: Arc<Telegram>,
         chat: ChatId,
-        shown: impl Fn(u64, i32) + Send + Sync + 'static,
+        shown: impl Fn(u64, Posted) + Send + Sync + 'static,
     ) -> Self {
         let (orders, incoming) = mpsc::unbounded_channel();
         let keeper = Keeper {
@@ -74,10 +74,10 @@ impl Board {
 struct Keeper {
     telegram: Arc<Telegram>,
     chat: ChatId,
-    shown: Box<dyn Fn(u64, i32) + Send + Sync>,
+    shown: Box<dyn Fn(u64, Posted) + Send + Sync>,
     orders: VecDeque<Order>,
     /// The question that stands in the chat.
-    message: Option<i32>,
+    message: Option<Posted>,
 }
 
 impl Keeper {
@@ -120,9 +120,13 @@ impl Keeper {
         };
         let old = self.message;
         let mut stood = false;
-        if let Some(message) = old.filter(|_| !anew) {
-            match self.telegram.edit(self.chat, message, text).await {
-                Ok(()) => stood = true,
+        if let Some(there) = old.filter(|_| !anew) {
+            match self.telegram.edit(self.chat, there.message, text).await {
+                Ok(edited) => {
+                    stood = true;
+                    let at = edited.at.max(there.at);
+                    self.message = Some(Posted { at, ..there });
+                }
                 Err(Trouble::Later) => return Some(order),
                 // It was deleted.
                 Err(Trouble::Never) => self.message = None,
@@ -130,7 +134,7 @@ impl Keeper {
         }
         if !stood {
             match self.telegram.post(self.chat, text, None).await {
-                Ok(message) => self.message = Some(message),
+                Ok(posted) => self.message = Some(posted),
                 Err(Trouble::Later) => return Some(order),
                 // The chat is gone: nobody sees anything there.
                 Err(Trouble::Never) => {
@@ -141,13 +145,13 @@ impl Keeper {
             if let Some(old) = old.filter(|_| anew) {
                 let (telegram, chat) = (Arc::clone(&self.telegram), self.chat);
                 // One that cannot be removed says the same as the newer one, or less.
-                tokio::spawn(async move { telegram.erase(chat, old).await });
+                tokio::spawn(async move { telegram.erase(chat, old.message).await });
             }
         }
         match order {
             Order::Show { version, .. } => {
-                if let Some(message) = self.message {
-                    (self.shown)(version, message);
+                if let Some(posted) = self.message {
+                    (self.shown)(version, posted);
                 }
             }
             Order::Close { stood: reply, .. } => {

@@ -102,6 +102,7 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
             times: Times {
                 idle: config.second_factor.idle,
                 question: config.second_factor.question,
+                reading: config.second_factor.reading,
             },
             broker: sockets::gateway_broker(&config.paths.run),
             me: OnceLock::new(),

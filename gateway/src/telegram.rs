@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_proto::ids::ChatId;
+use kai_proto::ids::{ChatId, UnixSeconds};
 use teloxide::{
     ApiError, Bot, RequestError,
     payloads::{
@@ -20,8 +20,8 @@ use teloxide::{
     },
     requests::Requester,
     types::{
-        AllowedUpdate, BotCommand, CallbackQueryId, ChatAction, LinkPreviewOptions, MessageEntity,
-        MessageEntityKind, MessageId, ReactionType, ReplyParameters, Update,
+        AllowedUpdate, BotCommand, CallbackQueryId, ChatAction, LinkPreviewOptions, Message,
+        MessageEntity, MessageEntityKind, MessageId, ReactionType, ReplyParameters, Update,
     },
 };
 use tokio::time::{sleep, sleep_until, timeout};
@@ -94,6 +94,34 @@ struct LaneState {
     pace: Pace,
     /// Calls in a row that failed on the way.
     failures: u32,
+}
+
+/// A message of the bot's, as Telegram took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// Its number in its chat.
+    pub message: i32,
+    /// Since when it says what it says, by Telegram's clock.
+    pub at: UnixSeconds,
+}
+
+impl Posted {
+    fn of(message: &Message) -> Self {
+        Self {
+            message: message.id.0,
+            at: sent(message).max(message.edit_date().map_or(0, |at| unix(at.timestamp()))),
+        }
+    }
+}
+
+/// When `message` was sent, by Telegram's clock.
+#[must_use]
+pub fn sent(message: &Message) -> UnixSeconds {
+    unix(message.date.timestamp())
+}
+
+fn unix(seconds: i64) -> UnixSeconds {
+    UnixSeconds::try_from(seconds).unwrap_or(0)
 }
 
 impl Telegram {
@@ -184,7 +212,7 @@ impl Telegram {
         chat: ChatId,
         text: &Rendered,
         reply_to: Option<i32>,
-    ) -> Result<i32, Trouble> {
+    ) -> Result<Posted, Trouble> {
         self.show(chat, Showing::New { reply_to }, text, None).await
     }
 
@@ -201,7 +229,8 @@ impl Telegram {
         pass: &PassView,
     ) -> Result<i32, Trouble> {
         let showing = Showing::New { reply_to };
-        self.show(chat, showing, text, Some(pass)).await
+        let posted = self.show(chat, showing, text, Some(pass)).await?;
+        Ok(posted.message)
     }
 
     /// Posts a message and does not rest until it is there, or never will be.
@@ -213,9 +242,14 @@ impl Telegram {
     ///
     /// # Errors
     /// [`Trouble`].
-    pub async fn edit(&self, chat: ChatId, message: i32, text: &Rendered) -> Result<(), Trouble> {
+    pub async fn edit(
+        &self,
+        chat: ChatId,
+        message: i32,
+        text: &Rendered,
+    ) -> Result<Posted, Trouble> {
         let showing = Showing::Old { message };
-        self.show(chat, showing, text, None).await.map(drop)
+        self.show(chat, showing, text, None).await
     }
 
     /// Gives an earlier message another text as [`post_own`](Self::post_own) posts one.
@@ -308,7 +342,7 @@ impl Telegram {
         showing: Showing,
         text: &Rendered,
         pass: Option<&PassView>,
-    ) -> Result<i32, Trouble> {
+    ) -> Result<Posted, Trouble> {
         let kind = match showing {
             Showing::New { .. } => Call::Post,
             Showing::Old { .. } => Call::Edit,
@@ -362,13 +396,13 @@ impl Telegram {
         Err(trouble)
     }
 
-    /// The call itself; gives the number of the message that shows the text.
+    /// The call itself; gives the message that shows the text.
     async fn call(
         &self,
         chat: ChatId,
         showing: Showing,
         text: &Rendered,
-    ) -> Result<i32, RequestError> {
+    ) -> Result<Posted, RequestError> {
         let chat = teloxide::types::ChatId(chat.into());
         match showing {
             Showing::New { reply_to } => {
@@ -381,7 +415,7 @@ impl Telegram {
                     let reply = ReplyParameters::new(MessageId(message));
                     request = request.reply_parameters(reply.allow_sending_without_reply());
                 }
-                request.await.map(|message| message.id.0)
+                request.await.map(|message| Posted::of(&message))
             }
             Showing::Old { message } => {
                 let mut request = self
@@ -390,9 +424,11 @@ impl Telegram {
                     .link_preview_options(no_preview());
                 request.entities = entities(text);
                 match request.await {
-                    // What is there is what was wanted.
-                    Err(RequestError::Api(ApiError::MessageNotModified)) => Ok(message),
-                    other => other.map(|_| message),
+                    // What is there is what was wanted, and since when is known to whoever put it there.
+                    Err(RequestError::Api(ApiError::MessageNotModified)) => {
+                        Ok(Posted { message, at: 0 })
+                    }
+                    other => other.map(|message| Posted::of(&message)),
                 }
             }
         }

@@ -4,6 +4,8 @@
 mod asks;
 mod second_factor;
 
+pub use second_factor::delete_code;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -34,8 +36,9 @@ use crate::{
     pass::{Pass, PassView},
     question::Board,
     reply::Means,
+    telegram::Posted,
     trouble::{Next, Trouble},
-    wording,
+    wording::{self, second_factor as words},
 };
 
 /// A connection that lasted this long was a good one, whatever ended it.
@@ -62,8 +65,8 @@ pub enum Mail {
     Verdict(PromptId, Result<Verdict, NoVerdict>),
     /// authd has locked, or could not be told.
     Locked(bool),
-    /// A chat shows this version of its question for a code.
-    Shown(ChatId, u64, i32),
+    /// A chat shows this version of its question for a code, as it was posted.
+    Shown(ChatId, u64, Posted),
     /// Whether parked messages are still there.
     Looked(Vec<(PromptId, Presence)>),
     /// An answer is delivered and written down.
@@ -200,7 +203,7 @@ impl User {
             Mail::Standing(standing) => self.gate.standing(standing, now, out),
             Mail::Verdict(id, verdict) => self.gate.verdict(id, verdict, now, out),
             Mail::Locked(done) => self.gate.locked(done, now, out),
-            Mail::Shown(chat, version, message) => self.gate.shown(chat, version, message),
+            Mail::Shown(chat, version, posted) => self.gate.shown(chat, version, posted),
             Mail::Looked(seen) => self.gate.looked(&seen, now, out),
             Mail::Delivered(id) => {
                 if self.agenda.delivered(id) {
@@ -301,7 +304,11 @@ impl User {
                         if finished.outcome == Outcome::Failed(Failure::WorkerEnded) {
                             info!(user = i64::from(self.entry.id), "a turn was cut off");
                         }
-                        answer.finish(wording::outcome(&finished.outcome));
+                        let words = match (&finished.outcome, self.agenda.text(prompt)) {
+                            (Outcome::NotBegun, Some(text)) => Some(words::not_begun(text)),
+                            (outcome, _) => wording::outcome(outcome),
+                        };
+                        answer.finish(words);
                         self.trouble.is_over();
                     }
                     TurnEvent::Started | TurnEvent::Tool(_) | TurnEvent::Retrying { .. } => {}
@@ -320,6 +327,9 @@ impl User {
     /// while: then a /status is answered a little early, which does no harm.
     fn described(&mut self, description: &Description) {
         if let Some((id, chat, _)) = self.describing.pop_front() {
+            if !self.gate.is_open() {
+                return self.means.reply(chat, Some(id), words::SHUT_MEANWHILE);
+            }
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.map_or(0, |since| since.as_secs());
             self.means

@@ -135,6 +135,7 @@ pub fn outcome(outcome: &Outcome) -> Option<String> {
         Outcome::Done => None,
         Outcome::Interrupted => Some("Stopped.".to_owned()),
         Outcome::Failed(failure) => Some(self::failure(failure)),
+        Outcome::NotBegun => Some(second_factor::not_begun("")),
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Enrolment {
     pub failures: u32,
     /// Recovery codes that are left.
     pub recovery_left: u8,
-    /// True if the last accepted code is of a time that has not come: the clock was set back, and
-    /// codes are refused until that time, or until the user is enrolled again.
+    /// True if codes of a time that has not come count as used: the clock was set back, and codes are
+    /// refused until that time, or until the user is unlocked or enrolled again.
     pub ahead_of_clock: bool,
 }
 

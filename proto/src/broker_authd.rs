@@ -54,6 +54,9 @@ pub enum GrantEnd {
     Locked,
     /// An admin enrolled, replaced or removed the second factor.
     Enrolment,
+    /// The user proved the second factor once more: another grant stands in its place, and may be
+    /// presented at any moment.
+    Replaced,
 }
 
 impl GrantEnd {

@@ -49,6 +49,9 @@ pub struct Prompt {
     pub text: String,
     /// The model it is to run with; none means the agent's own choice.
     pub model: Option<ModelName>,
+    /// True for one that was let through by a proof which has ended since: it goes on if it has begun,
+    /// and otherwise finishes as [`Outcome::NotBegun`].
+    pub only_if_begun: bool,
 }
 
 /// What a worker says to the gateway. [`Refused`](Self::Refused) alone is written by the broker.
@@ -110,6 +113,8 @@ pub enum Outcome {
     Interrupted,
     /// Otherwise.
     Failed(Failure),
+    /// It was to go on, and had not begun.
+    NotBegun,
 }
 
 /// Why a turn has no complete answer. The gateway says it in the user's words.

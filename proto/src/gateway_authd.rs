@@ -18,13 +18,14 @@ use crate::{
 pub enum Request {
     /// First on every connection.
     Hello(Hello),
-    /// How does `user` stand? Asked for each message, and now and then while a turn runs: it renews
-    /// the grant's idle limit.
+    /// How does `user` stand?
     Standing {
         /// Who wrote.
         user: User,
         /// What the gateway holds for them.
         grant: Option<Grant>,
+        /// True for a message, and now and then while a turn runs: it puts the idle end of the grant off.
+        renew: bool,
     },
     /// `user` sent a code.
     Verify {

@@ -131,8 +131,8 @@ fn to_authd() -> impl Strategy<Value = gateway_authd::Request> {
     ];
     prop_oneof![
         hello().prop_map(Request::Hello),
-        (authd_user(), option::of(grant()))
-            .prop_map(|(user, grant)| Request::Standing { user, grant }),
+        (authd_user(), option::of(grant()), any::<bool>())
+            .prop_map(|(user, grant, renew)| Request::Standing { user, grant, renew }),
         (authd_user(), code).prop_map(|(user, code)| Request::Verify { user, code }),
         authd_user().prop_map(|user| Request::Lock { user }),
     ]
@@ -170,6 +170,7 @@ fn broker_from_authd() -> impl Strategy<Value = broker_authd::Reply> {
         Just(GrantEnd::Absolute),
         Just(GrantEnd::Locked),
         Just(GrantEnd::Enrolment),
+        Just(GrantEnd::Replaced),
     ];
     prop_oneof![
         hello().prop_map(Reply::Hello),
@@ -406,8 +407,13 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
 
 fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
-        (prompt_id(), ".{0,2000}", option::of(model()))
-            .prop_map(|(id, text, model)| ToWorker::Prompt(Prompt { id, text, model })),
+        (prompt_id(), ".{0,2000}", option::of(model()), any::<bool>())
+            .prop_map(|(id, text, model, only_if_begun)| ToWorker::Prompt(Prompt {
+                id,
+                text,
+                model,
+                only_if_begun,
+            })),
         Just(ToWorker::Interrupt),
         Just(ToWorker::NewSession),
         prompt_id().prop_map(ToWorker::Acknowledge),
@@ -441,6 +447,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     let outcome = prop_oneof![
         Just(Outcome::Done),
         Just(Outcome::Interrupted),
+        Just(Outcome::NotBegun),
         failure().prop_map(Outcome::Failed)
     ];
     let finished =

@@ -91,7 +91,12 @@ impl Hijacked {
     }
 
     fn standing(&self, who: User, grant: Option<Grant>) -> Standing {
-        match self.ask(&Request::Standing { user: who, grant }) {
+        let renew = true;
+        match self.ask(&Request::Standing {
+            user: who,
+            grant,
+            renew,
+        }) {
             Reply::Standing(standing) => standing,
             other => panic!("{other:?}"),
         }

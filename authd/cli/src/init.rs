@@ -5,8 +5,9 @@
 
 use std::{path::Path, time::SystemTime};
 
-use kai_authd::store::Store;
-use kai_program::config::Config;
+use kai_audit::{Limits, Log, Record};
+use kai_authd::{audit, store::Store};
+use kai_program::{admin, config::Config};
 use kai_proto::sockets;
 
 use crate::{daemon, failure::Failure, terminal};
@@ -18,7 +19,10 @@ use crate::{daemon, failure::Failure, terminal};
 pub fn make(config: &Config) -> Result<(), Failure> {
     only_root()?;
     let directory = config.authd_state();
-    drop(Store::create(&directory).map_err(database)?);
+    // First, because a daemon that has one has the log, too.
+    Store::must_be_missing(&directory).map_err(database)?;
+    note(config, &audit::init_asked(admin::acting()))?;
+    Store::create(&directory).map_err(database)?.close();
     terminal::show(&format!(
         "made an empty database in {}; start kai-authd, then: kai-auth enroll NAME\n",
         directory.display()
@@ -37,6 +41,7 @@ pub fn restore(config: &Config, from: &Path, now: SystemTime) -> Result<(), Fail
         Err(other) => return Err(other),
     }
     let directory = config.authd_state();
+    note(config, &audit::restore_asked(admin::acting(), from))?;
     Store::restore(from, &directory, now).map_err(database)?;
     terminal::show(&format!(
         "restored {} into {}; codes of the apps work from the next minute on, lockouts stay, and recovery \
@@ -44,6 +49,15 @@ pub fn restore(config: &Config, from: &Path, now: SystemTime) -> Result<(), Fail
         from.display(),
         directory.display()
     ))
+}
+
+/// Appends to authd's audit log, in the place of the daemon, which does not run beside this command.
+fn note(config: &Config, line: &Record) -> Result<(), Failure> {
+    let mut log = Log::open(&config.audit_log("authd"), Limits::STANDARD).map_err(database)?;
+    let written = log.append(line, SystemTime::now());
+    written.map_err(|error| database(format!("the audit log cannot be written: {error}")))?;
+    log.close();
+    Ok(())
 }
 
 fn only_root() -> Result<(), Failure> {

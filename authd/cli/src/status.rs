@@ -119,8 +119,8 @@ fn findings(enrolment: &Enrolment) -> Vec<String> {
     let mut findings = Vec::new();
     if enrolment.ahead_of_clock {
         findings.push(format!(
-            "{name}: the last accepted code is of a time that has not come; set the host's clock right, \
-             or enroll {name} again"
+            "{name}: codes up to a time that has not come count as used, because the clock was set back; set \
+             it right, or if it is: kai-auth unlock {name}, and where that is not enough, enroll {name} again"
         ));
     }
     if enrolment.recovery_left == 0 {

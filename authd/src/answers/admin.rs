@@ -12,7 +12,7 @@ use kai_proto::{
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::{Answer, Authority, State, Undecided};
+use super::{Answer, Authority, State, Undecided, commit};
 use crate::{
     audit::{self, AuditLog},
     clock::Now,
@@ -89,7 +89,7 @@ impl<L: AuditLog> Authority<L> {
                 return Answer::hello(hello.hello, Reply::Hello, Reply::Refused);
             }
             Request::Status => return Answer::go_on(Reply::Status(status)),
-            Request::Enrolments => return self.enrolments(now),
+            Request::Enrolments => return self.enrolments(session.admin, now),
             Request::Enrol { user, replace } => self.begin(session, user, replace, now),
             Request::Confirm { code } => self.confirm(session, &code, now),
             Request::Remove { name } => self.remove(&name, session.admin, now),
@@ -106,7 +106,11 @@ impl<L: AuditLog> Authority<L> {
         }))
     }
 
-    fn enrolments(&self, now: Now) -> Answer<Reply> {
+    fn enrolments(&mut self, admin: u32, now: Now) -> Answer<Reply> {
+        // It lets nobody in, so it is answered also where its line cannot be written.
+        if let Err(error) = self.log.append_all(&[audit::status_asked(admin)], now.wall) {
+            warn!("a status was asked for without its line in the audit log: {error}");
+        }
         let listed = match self.store.list() {
             Ok(listed) => listed,
             Err(error) => {
@@ -135,7 +139,7 @@ impl<L: AuditLog> Authority<L> {
             failures: row.counts.failures,
             recovery_left: listed.recovery_left,
             // A phone whose clock is a little ahead is no reason to worry.
-            ahead_of_clock: row.last_step > newest,
+            ahead_of_clock: row.last_step.max(row.seen_step) > newest,
             user: row.user,
         }
     }
@@ -171,9 +175,11 @@ impl<L: AuditLog> Authority<L> {
         let step = codes::step(now.unix());
         let Compared::Accepted(step) = codes::compare(&pending.secret, code, step, 0) else {
             pending.wrong += 1;
+            let line = audit::enrolment(audit::Enrolment::Refused, &pending.user, session.admin);
             if pending.wrong >= TRIES {
                 session.pending = None;
             }
+            self.log.append_all(&[line], now.wall)?;
             return Err(NotDone::WrongCode.into());
         };
         let codes = self.enrol(pending, step, session.admin, now)?;
@@ -212,9 +218,9 @@ impl<L: AuditLog> Authority<L> {
             last_step: step,
             recovery: &hashes,
         })?;
-        self.log.append_all(&lines, now.wall)?;
-        change.commit()?;
+        commit(change, &mut self.log, user, &lines, now)?;
         self.after_removal(&before, now);
+        self.settle_on_disk();
         // Nobody had to prove anything before, if this is their first second factor.
         self.tell(user.id, GrantEnd::Enrolment);
         Ok(recovery)
@@ -240,9 +246,9 @@ impl<L: AuditLog> Authority<L> {
         let user = before.first().ok_or(NotDone::NotEnrolled)?;
         change.remove(user.id)?;
         let line = audit::enrolment(audit::Enrolment::Removed, user, admin);
-        self.log.append_all(&[line], now.wall)?;
-        change.commit()?;
+        commit(change, &mut self.log, user, &[line], now)?;
         self.after_removal(&before, now);
+        self.settle_on_disk();
         Ok(Reply::Done)
     }
 
@@ -251,22 +257,24 @@ impl<L: AuditLog> Authority<L> {
         let found = change.matching(Some(name), None)?;
         let user = found.first().ok_or(NotDone::NotEnrolled)?;
         change.forgive(user.id)?;
+        change.believe_the_clock(user.id)?;
         let line = audit::enrolment(audit::Enrolment::Unlocked, user, admin);
-        self.log.append_all(&[line], now.wall)?;
-        change.commit()?;
+        commit(change, &mut self.log, user, &[line], now)?;
         Ok(Reply::Done)
     }
 
-    /// What these users proved does not hold any more, and their secrets are not on disk any more.
+    /// What these users proved does not hold any more.
     fn after_removal(&mut self, removed: &[User], now: Now) {
-        if removed.is_empty() {
-            return;
-        }
         for user in removed {
             self.end_grants(user, GrantEnd::Enrolment, now);
             self.tell(user.id, GrantEnd::Enrolment);
         }
-        if let Err(error) = self.store.forget_removed() {
+    }
+
+    /// Secrets that were removed are not on disk any more, and what is new has its place in the file, so
+    /// that no code needs room on the disk.
+    fn settle_on_disk(&self) {
+        if let Err(error) = self.store.settle() {
             warn!("what was removed is overwritten later: {error}");
         }
     }

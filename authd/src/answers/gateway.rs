@@ -18,9 +18,9 @@ impl<L: AuditLog> Authority<L> {
         self.expire(now);
         match request {
             Request::Hello(hello) => Answer::hello(*hello, Reply::Hello, Reply::Refused),
-            Request::Standing { user, grant } => {
+            Request::Standing { user, grant, renew } => {
                 let standing = self.standing(user, grant.as_ref(), now);
-                if matches!(standing, Standing::Proven { .. }) {
+                if *renew && matches!(standing, Standing::Proven { .. }) {
                     self.grants.renew(user, now);
                 }
                 Answer::go_on(Reply::Standing(standing))

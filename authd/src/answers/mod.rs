@@ -26,10 +26,10 @@ pub use kai_proto::gateway_authd::State;
 
 use crate::{
     attempt::Rules,
-    audit::{self, AuditLog},
+    audit::{self, AuditLog, Record},
     clock::Now,
     grants::{Grants, Limits},
-    store::{Found, Store, StoreError},
+    store::{Change, Found, Store, StoreError},
     throttle::Throttle,
 };
 
@@ -149,9 +149,14 @@ impl<L: AuditLog> Authority<L> {
         &mut self.log
     }
 
-    /// The database and the audit log at the end.
+    /// Ends all grants because the daemon stops; gives the database and the audit log, which says so.
     #[must_use]
-    pub fn into_parts(self) -> (Store, L) {
+    pub fn into_parts(mut self, now: Now) -> (Store, L) {
+        self.expire(now);
+        let lines: Vec<Record> = self.grants.held().map(audit::grant_forgotten).collect();
+        if let Err(error) = self.log.append_all(&lines, now.wall) {
+            warn!("grants ended without their lines in the audit log: {error}");
+        }
         (self.store, self.log)
     }
 
@@ -220,6 +225,22 @@ impl<L: AuditLog> Authority<L> {
             self.ended.push(ended);
         }
     }
+}
+
+/// Has `lines`, which are about `user`, on disk, and then the change that they tell of. Where that fails
+/// the log says what did not come to be; no more can be done than to say that, too.
+fn commit(
+    change: Change<'_>,
+    log: &mut impl AuditLog,
+    user: &User,
+    lines: &[Record],
+    now: Now,
+) -> Result<(), Undecided> {
+    log.append_all(lines, now.wall)?;
+    change.commit().map_err(|error| {
+        let _ = log.append_all(&[audit::not_written(user)], now.wall);
+        error.into()
+    })
 }
 
 impl<L> fmt::Debug for Authority<L> {

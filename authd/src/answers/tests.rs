@@ -18,6 +18,7 @@ fn nothing_is_answered_before_hello_and_none_said_twice() {
     let ask = gateway_authd::Request::Standing {
         user: user("alice", 1),
         grant: None,
+        renew: true,
     };
     assert_eq!(bench.authority.to_gateway(State::Fresh, &ask, now), refused);
     assert_eq!(

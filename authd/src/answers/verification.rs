@@ -8,13 +8,14 @@
 //! free guesses.
 
 use kai_proto::{
+    broker_authd::GrantEnd,
     code::{Code, RecoveryCode},
     gateway_authd::{User, Verdict},
     ids::{TelegramId, UnixSeconds},
 };
 use zeroize::Zeroizing;
 
-use super::{Authority, Undecided};
+use super::{Authority, Undecided, commit};
 use crate::{
     attempt::{self, Lockout, Rules},
     audit::{self, AuditLog, Wrong},
@@ -83,7 +84,7 @@ impl<L: AuditLog> Authority<L> {
             return Ok(Counted::Before);
         }
         let change = self.store.change()?;
-        change.charge(user.id)?;
+        change.charge(user.id, codes::step(now.unix()))?;
         let wrong = Wrong::NotWritten;
         let verdict = refuse(change, &mut self.log, enrolled, wrong, self.rules, now)?;
         self.uncounted.remove(&user.id);
@@ -102,7 +103,7 @@ impl<L: AuditLog> Authority<L> {
         let mut random = Zeroizing::new([0; 32]);
         (self.random)(random.as_mut())?;
         let change = self.store.change()?;
-        change.charge(user.id)?;
+        change.charge(user.id, codes::step(now.unix()))?;
         let proof = match compare(&change, enrolled, code, now)? {
             Ok(proof) => proof,
             Err(wrong) => return refuse(change, &mut self.log, enrolled, wrong, self.rules, now),
@@ -112,16 +113,14 @@ impl<L: AuditLog> Authority<L> {
             Proof::Step(_) => audit::code_accepted(user),
             Proof::Recovery(left) => audit::recovery_accepted(user, left),
         }];
-        if self.grants.until(user, now).is_some() {
-            lines.push(audit::grant_replaced(user));
+        let replaces = self.grants.until(user, now).is_some();
+        if replaces {
+            lines.push(audit::grant_ended(user, GrantEnd::Replaced));
         }
         lines.push(audit::grant_made(user, until));
-        self.log.append_all(&lines, now.wall)?;
-        if let Err(error) = change.commit() {
-            // The log says what did not come to be; no more can be done than to say that, too.
-            let line = audit::code_refused(user, Wrong::NotWritten);
-            let _ = self.log.append_all(&[line], now.wall);
-            return Err(error.into());
+        commit(change, &mut self.log, user, &lines, now)?;
+        if replaces {
+            self.tell(user.id, GrantEnd::Replaced);
         }
         Ok(Verdict::Granted {
             grant: self.grants.make(user, &random, now),
@@ -146,7 +145,10 @@ fn compare(
         Code::Recovery(code) => use_up(change, id, code)?.ok_or(Wrong::Recovery),
         Code::Totp(code) => {
             let step = codes::step(now.unix());
-            match codes::compare(&change.secret(id)?, code, step, enrolled.last_step) {
+            // What could have been taken before counts as used: a clock that is set back revives nothing.
+            let over = enrolled.seen_step.saturating_sub(codes::AROUND + 1);
+            let last = enrolled.last_step.max(over);
+            match codes::compare(&change.secret(id)?, code, step, last) {
                 Compared::Accepted(step) => Ok(Proof::Step(step)),
                 Compared::Used => Err(Wrong::Used),
                 Compared::Wrong => Err(Wrong::Code),
@@ -200,8 +202,7 @@ fn refuse(
     if let Some(Lockout { until, .. }) = lockout {
         lines.push(audit::code_locked(user, until));
     }
-    log.append_all(&lines, now.wall)?;
-    change.commit()?;
+    commit(change, log, user, &lines, now)?;
     Ok(match lockout {
         Some(Lockout { until, .. }) => Verdict::Locked { until },
         None => Verdict::Refused,

@@ -66,10 +66,14 @@ pub const ALLOWED: &[Allowed] = &[
     always(libc::SYS_recvfrom, "what a peer says"),
     always(libc::SYS_sendto, "what a peer is answered"),
     always(libc::SYS_ppoll, "whose turn it is"),
+    always(libc::SYS_timerfd_settime, "when the next grant ends"),
     // The database, the audit log, the daemon's own log; Landlock says where.
     always(libc::SYS_openat, "the next file of the audit log"),
     always(libc::SYS_close, "files and connections"),
-    always(libc::SYS_read, "the signal that ends the daemon"),
+    always(
+        libc::SYS_read,
+        "the signal that ends the daemon, and that a grant's time is over",
+    ),
     always(libc::SYS_write, "the audit log, and the daemon's own"),
     always(libc::SYS_pread64, "the database"),
     always(libc::SYS_pwrite64, "the database"),
@@ -79,7 +83,10 @@ pub const ALLOWED: &[Allowed] = &[
         libc::SYS_ftruncate,
         "a journal that was taken in, a torn line",
     ),
-    always(libc::SYS_fallocate, "the reserve of the audit log"),
+    always(
+        libc::SYS_fallocate,
+        "the reserves of the audit log and the journal",
+    ),
     always(libc::SYS_fstat, "files that are open"),
     always(
         libc::SYS_newfstatat,

@@ -82,13 +82,25 @@ impl<'a> Change<'a> {
         self.done(rows::matching(&self.transaction, name, id))
     }
 
-    /// Counts one more failure of `id`, before its code is looked at.
+    /// Counts one more failure of `id`, before its code is looked at in `step`.
     ///
     /// # Errors
     /// If the database cannot be written.
-    pub fn charge(&self, id: TelegramId) -> Result<(), StoreError> {
+    pub fn charge(&self, id: TelegramId, step: u64) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE enrolment SET failures = failures + 1 WHERE telegram_id = ?1",
+            "UPDATE enrolment SET failures = failures + 1, seen_step = max(seen_step, ?2)
+             WHERE telegram_id = ?1",
+            params![i64::from(id), column(step)],
+        )
+    }
+
+    /// Has codes of `id` judged by the clock as it goes now, also if it was set back.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn believe_the_clock(&self, id: TelegramId) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE enrolment SET seen_step = 0 WHERE telegram_id = ?1",
             [i64::from(id)],
         )
     }

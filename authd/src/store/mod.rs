@@ -27,7 +27,8 @@ use kai_proto::{
     gateway_authd::User,
     ids::{TelegramId, UserName},
 };
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
+use tracing::warn;
 
 pub use change::{Change, NewEnrolment, RecoveryRow};
 pub use rows::{Enrolled, Found, Listed, Secret};
@@ -132,6 +133,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// Refuses if there is a database in `directory`, or a part of one.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`].
+    pub fn must_be_missing(directory: &Path) -> Result<(), StoreError> {
+        refuse_to_replace(&place::file_in(directory))
+    }
+
     /// Makes an empty database in `directory`, which is made too if it is missing. It is there whole or
     /// not at all.
     ///
@@ -159,14 +168,32 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         place::judge(directory)?;
         let path = place::file_in(directory);
-        let database = schema::open(&path)?;
+        let mut database = schema::open(&path)?;
         schema::judge(&database, &path)?;
+        schema::upgrade(&mut database).map_err(|error| schema::damaged(&path, error))?;
+        // The journal stays, with the room that it has on the disk.
+        database
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(schema::failed(&path))?;
         // A row that cannot be read is a damaged one, and better found now.
         rows::list(&database).map_err(|error| schema::damaged(&path, error))?;
         database
             .execute("UPDATE about SET opened = opened + 1", [])
             .map_err(schema::failed(&path))?;
-        Ok(Self { database, path })
+        let store = Self { database, path };
+        store.reserve();
+        Ok(store)
+    }
+
+    /// Ends its use; what is in the journal is in the file then, too, as long as the disk takes it.
+    pub fn close(self) {
+        // FULL leaves the journal as long as it is, and with it the room.
+        let folded: Result<(), _> =
+            self.database
+                .query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
+        if let Err(error) = folded {
+            warn!("the journal is taken in at the next start: {error}");
+        }
     }
 
     /// An empty one that is nowhere on disk and ends with its value: for tests, fuzzing and measurements.
@@ -234,12 +261,23 @@ impl Store {
         Ok(Change::new(transaction, &self.path))
     }
 
-    /// Has nothing left on disk of what was removed, the journal included.
+    /// Has nothing left on disk of what was removed, the journal included, and everything new in its place
+    /// in the file.
     ///
     /// # Errors
     /// If the disk takes nothing; it is then tried again by itself with a later change.
-    pub fn forget_removed(&self) -> Result<(), StoreError> {
-        checkpoint(&self.database).map_err(self.failed())
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let settled = checkpoint(&self.database).map_err(self.failed());
+        self.reserve();
+        settled
+    }
+
+    /// Keeps room for the journal, which was made anew.
+    fn reserve(&self) {
+        // Without it codes are judged as long as the disk has room.
+        if let Err(error) = schema::reserve(&self.path) {
+            warn!("no room is kept for the database: {error}");
+        }
     }
 
     fn failed(&self) -> impl Fn(rusqlite::Error) -> StoreError {

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 
 use super::{Change, Store, StoreError, close, place, put_in_place, schema};
 use crate::{clock, codes};
@@ -49,6 +49,7 @@ impl Store {
 
 fn mend(database: &mut Connection, path: &Path, now: SystemTime) -> Result<(), StoreError> {
     schema::judge(database, path)?;
+    schema::upgrade(database).map_err(|error| schema::damaged(path, error))?;
     let change = Change::new(database.transaction().map_err(schema::failed(path))?, path);
     change.age_codes(codes::step(clock::unix(now)).saturating_add(codes::AROUND))?;
     change.commit()
@@ -92,6 +93,10 @@ fn refuse_if_used(path: &Path) -> Result<(), StoreError> {
         Err(_) => return Ok(()),
         Ok(database) => database,
     };
+    // What is there is kept as it is.
+    database
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(schema::failed(path))?;
     match database.execute_batch("BEGIN EXCLUSIVE; ROLLBACK") {
         Err(error) => match schema::failed(path)(error) {
             busy @ StoreError::Busy(_) => Err(busy),
@@ -126,7 +131,7 @@ mod tests {
         attempt::{Counts, Lockout},
         store::{
             Found,
-            tests::{enrol, now, user},
+            tests::{close_whole, enrol, now, user},
         },
     };
 
@@ -228,7 +233,7 @@ mod tests {
     #[test]
     fn a_damaged_database_is_no_hindrance() {
         let (_place, copy, directory) = two_places();
-        drop(Store::create(&directory).unwrap());
+        close_whole(Store::create(&directory).unwrap());
         let file = directory.join(place::FILE);
         fs::write(&file, b"damaged").unwrap();
 

@@ -61,6 +61,8 @@ pub struct Enrolled {
     pub counts: Counts,
     /// The last lockout; it may have ended.
     pub lockout: Option<Lockout>,
+    /// The latest step in which a code of theirs was looked at, by the clock of then.
+    pub seen_step: u64,
 }
 
 /// One enrolment in a list.
@@ -76,7 +78,7 @@ pub struct Listed {
 macro_rules! columns {
     () => {
         "telegram_id, name, since, last_step, failures, lockouts, \
-         locked_until, locked_for_ms, locked_boot_ms"
+         locked_until, locked_for_ms, locked_boot_ms, seen_step"
     };
 }
 
@@ -111,7 +113,7 @@ pub(super) fn list(database: &Connection) -> Result<Vec<Listed>, rusqlite::Error
     let listed = |row: &Row| {
         Ok(Listed {
             enrolled: enrolled(row)?,
-            recovery_left: u8::try_from(row.get::<_, i64>(9)?).unwrap_or(u8::MAX),
+            recovery_left: u8::try_from(row.get::<_, i64>(10)?).unwrap_or(u8::MAX),
         })
     };
     statement.query_map([], listed)?.collect()
@@ -171,6 +173,7 @@ fn enrolled(row: &Row) -> Result<Enrolled, rusqlite::Error> {
             lockouts: small(row, 5)?,
         },
         lockout,
+        seen_step: count(row, 9)?,
     })
 }
 

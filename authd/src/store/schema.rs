@@ -1,16 +1,20 @@
 //! The tables, how the database is used, and what is looked at before it is trusted.
 
-use std::path::Path;
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path};
 
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::StoreError;
+use super::{StoreError, place};
 
 /// The tables below. A program opens a database of its own major version alone; a newer minor one has
 /// more than it knows, and nothing that it needs is different.
 pub const MAJOR: i64 = 1;
 /// See [`MAJOR`].
-pub const MINOR: i64 = 0;
+pub const MINOR: i64 = 1;
 
 /// In the header of the file, where file(1) sees it too: `kaiA`.
 const APPLICATION: i64 = 0x6b61_6941;
@@ -33,6 +37,7 @@ const TABLES: &str = "
         locked_until INTEGER CHECK (locked_until >= 0),
         locked_for_ms INTEGER CHECK (locked_for_ms >= 0),
         locked_boot_ms INTEGER CHECK (locked_boot_ms >= 0),
+        seen_step INTEGER NOT NULL DEFAULT 0 CHECK (seen_step >= 0),
         CHECK ((locked_until IS NULL) = (locked_for_ms IS NULL)),
         CHECK ((locked_until IS NULL) = (locked_boot_ms IS NULL))
     ) STRICT;
@@ -58,7 +63,17 @@ const SETTINGS: &str = "
     PRAGMA cache_size = -256;
     PRAGMA mmap_size = 0;
     PRAGMA temp_store = MEMORY;
-    PRAGMA wal_autocheckpoint = 100;";
+    PRAGMA wal_autocheckpoint = 64;";
+
+/// Bytes of the journal that are kept for it, whoever fills the disk: a multiple of what it can come to
+/// between two checkpoints, so that a decision needs no new block. It is written from its beginning after
+/// each checkpoint.
+const RESERVE: libc::off_t = 1 << 20;
+
+/// What each minor version has more than the one before, from version 1.0 on.
+const ADDED: [&str; 1] = [
+    "ALTER TABLE enrolment ADD COLUMN seen_step INTEGER NOT NULL DEFAULT 0 CHECK (seen_step >= 0);",
+];
 
 /// Prepared statements that are kept: there are fewer.
 const STATEMENTS: usize = 48;
@@ -93,6 +108,23 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     prepare(&database).map_err(&failed)?;
     Ok(database)
+}
+
+/// Keeps room on the disk for the journal of the database at `path`, which must have one; past its end,
+/// where SQLite does not look. A file system that cannot do that has none to give away either.
+///
+/// # Errors
+/// What the kernel answers: there is no room even now.
+pub(super) fn reserve(path: &Path) -> io::Result<()> {
+    let [journal, _] = place::beside(path);
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(journal)?;
+    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, RESERVE) {
+        Err(Errno::EOPNOTSUPP) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sets how `database` is used.
@@ -150,6 +182,22 @@ pub(super) fn judge(database: &Connection, path: &Path) -> Result<(), StoreError
         return Err(StoreError::corrupt(path, &"it has triggers or views"));
     }
     Ok(())
+}
+
+/// Gives an older database what this minor version has more.
+pub(super) fn upgrade(database: &mut Connection) -> Result<(), rusqlite::Error> {
+    let minor = "SELECT minor FROM about";
+    let minor: i64 = database.query_row(minor, [], |row| row.get(0))?;
+    let lacking = usize::try_from(minor).map_or(&[][..], |have| ADDED.get(have..).unwrap_or(&[]));
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let change = database.transaction()?;
+    for sql in lacking {
+        change.execute_batch(sql)?;
+    }
+    change.execute("UPDATE about SET minor = ?1", [MINOR])?;
+    change.commit()
 }
 
 /// What `error` means where a table or a row that every database of ours has is not as it must be.

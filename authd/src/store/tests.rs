@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -53,9 +53,16 @@ fn mode(path: &Path) -> u32 {
 fn made() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("state/authd");
-    drop(Store::create(&directory).unwrap());
+    close_whole(Store::create(&directory).unwrap());
     let file = directory.join(place::FILE);
     (place, directory, file)
+}
+
+/// Closes a database, and takes its journal away, which has nothing then that the file has not.
+pub(super) fn close_whole(store: Store) {
+    let journal = store.path.with_extension("sqlite-wal");
+    store.close();
+    fs::remove_file(journal).unwrap();
 }
 
 fn change_by_hand(file: &Path, sql: &str) {
@@ -173,7 +180,7 @@ fn what_is_no_whole_database_of_ours_is_refused_in_one_line_and_not_touched() {
     let (_place, directory, file) = made();
     let mut store = Store::open(&directory).unwrap();
     enrol(&mut store, &user("alice", 1));
-    drop(store);
+    close_whole(store);
     let good = fs::read(&file).unwrap();
     let by_hand = |sql: &str| {
         fs::write(&file, &good).unwrap();
@@ -245,14 +252,15 @@ fn a_change_that_is_not_committed_has_never_been() {
     enrol(&mut store, &alice);
 
     let change = store.change().unwrap();
-    change.charge(alice.id).unwrap();
+    change.charge(alice.id, 77).unwrap();
     change.accept_step(alice.id, 99).unwrap();
     drop(change);
 
     let Found::Enrolled(row) = store.find(&alice).unwrap() else {
         panic!("not enrolled");
     };
-    assert_eq!((row.last_step, row.counts), (33, Counts::default()));
+    assert_eq!((row.last_step, row.seen_step), (33, 0));
+    assert_eq!(row.counts, Counts::default());
 }
 
 #[test]
@@ -298,6 +306,61 @@ fn a_lockout_outlives_a_restart_and_ends_by_the_new_boottime() {
 }
 
 #[test]
+fn a_database_of_version_1_0_gets_what_1_1_has_more_and_one_of_1_2_is_opened_as_it_is() {
+    let (_place, directory, file) = made();
+    let alice = user("alice", 1);
+    let mut store = Store::open(&directory).unwrap();
+    enrol(&mut store, &alice);
+    store.close();
+    let older = "ALTER TABLE enrolment DROP COLUMN seen_step; UPDATE about SET minor = 0";
+    let newer = "ALTER TABLE enrolment ADD COLUMN more INTEGER; UPDATE about SET minor = 2";
+    for (change, minor) in [(older, 1), (newer, 2)] {
+        let database = Connection::open(&file).unwrap();
+        database.execute_batch(change).unwrap();
+        drop(database);
+
+        let mut store = Store::open(&directory).unwrap();
+
+        let change = store.change().unwrap();
+        change.charge(alice.id, 77).unwrap();
+        change.commit().unwrap();
+        let found = store.find(&alice).unwrap();
+        assert!(matches!(found, Found::Enrolled(row) if row.seen_step == 77));
+        store.close();
+        let database = Connection::open(&file).unwrap();
+        let read = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0));
+        assert_eq!(read("SELECT minor FROM about").unwrap(), minor);
+    }
+}
+
+#[test]
+fn the_journal_keeps_its_room_on_the_disk_whatever_is_done() {
+    let (_place, directory, _) = made();
+    let journal = directory.join("authd.sqlite-wal");
+    let kept = || fs::metadata(&journal).unwrap().blocks() * 512;
+    let alice = user("alice", 1);
+    for _ in 0..2 {
+        let mut store = Store::open(&directory).unwrap();
+        enrol(&mut store, &alice);
+        assert!(kept() >= 1 << 20, "{}", kept());
+        for step in 0..500 {
+            let change = store.change().unwrap();
+            change.charge(alice.id, step).unwrap();
+            change.commit().unwrap();
+        }
+        // Each of them is two pages at least: it was begun anew, and stays within its room.
+        assert!(fs::metadata(&journal).unwrap().len() < 1 << 20);
+        let change = store.change().unwrap();
+        change.remove(alice.id).unwrap();
+        change.commit().unwrap();
+        store.settle().unwrap();
+        assert!(kept() >= 1 << 20, "{}", kept());
+        store.close();
+        assert!(kept() >= 1 << 20, "{}", kept());
+    }
+}
+
+#[test]
 fn nothing_of_a_removed_secret_is_left_on_disk() {
     let (_place, directory, file) = made();
     let alice = user("alice", 1);
@@ -312,7 +375,7 @@ fn nothing_of_a_removed_secret_is_left_on_disk() {
     let change = store.change().unwrap();
     change.remove(alice.id).unwrap();
     change.commit().unwrap();
-    store.forget_removed().unwrap();
+    store.settle().unwrap();
 
     assert!(!holds("authd.sqlite-wal") && !holds("authd.sqlite"));
     assert!(file.exists());

@@ -71,6 +71,7 @@ impl Gateway {
         let request = gateway_authd::Request::Standing {
             user: user.clone(),
             grant: grant.cloned(),
+            renew: true,
         };
         self.0.send(&request).unwrap();
         match self.0.receive().unwrap() {

@@ -8,6 +8,7 @@ use super::{Effect, Gate, Proof, rule::Bar, say};
 use crate::{
     quote,
     rendered::Rendered,
+    telegram::Posted,
     wording::{self, second_factor as words},
 };
 
@@ -19,8 +20,8 @@ pub(super) struct Dirty {
 }
 
 impl Gate {
-    /// The chat shows the question of this version in this message.
-    pub fn shown(&mut self, chat: ChatId, version: u64, question: i32) {
+    /// The chat shows the question of this version, as it was posted.
+    pub fn shown(&mut self, chat: ChatId, version: u64, question: Posted) {
         self.parked.shown(chat, version, question);
     }
 

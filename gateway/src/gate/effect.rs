@@ -29,6 +29,8 @@ pub struct Arrival {
     pub replayed: bool,
     /// True if it reads like a code. It came while none was wanted, and must never be quoted.
     pub like_a_code: bool,
+    /// True if it stands in a topic of a forum, where no question for a code does.
+    pub in_topic: bool,
 }
 
 impl Arrival {
@@ -54,6 +56,10 @@ pub struct Presented {
     pub chat: ChatId,
     /// Its message there.
     pub message: i32,
+    /// True if it stands in a topic of a forum, where no question for a code does.
+    pub in_topic: bool,
+    /// When it was sent, by Telegram's clock.
+    pub sent: UnixSeconds,
     /// The code.
     pub code: Code,
     /// What authd said of its user before.
@@ -73,6 +79,8 @@ pub enum Reading {
     Changed,
     /// authd is away or cannot tell.
     Unknown,
+    /// None is wanted, and a recovery code is nothing else.
+    Proven,
 }
 
 /// Whether a message that is about to be handed on still stands in its chat.
@@ -88,12 +96,29 @@ pub enum Presence {
     Unknown,
 }
 
+/// A message that is about to be handed on.
+#[derive(Debug, Clone)]
+pub struct Sought {
+    /// The update that brought it.
+    pub id: PromptId,
+    /// Where it stands.
+    pub chat: ChatId,
+    /// Its number there.
+    pub message: i32,
+    /// All of it on one line.
+    pub quote: String,
+}
+
 /// What the gate wants done.
 #[derive(Debug)]
 pub enum Effect {
-    /// Ask authd how the user stands with this grant; the answer goes to
-    /// [`Gate::standing`](super::Gate::standing).
-    AskStanding(Option<Grant>),
+    /// Ask authd how the user stands; the answer goes to [`Gate::standing`](super::Gate::standing).
+    AskStanding {
+        /// With this grant.
+        grant: Option<Grant>,
+        /// True if its idle end is to be put off.
+        renew: bool,
+    },
     /// Ask authd about a code, once; the answer goes to [`Gate::verdict`](super::Gate::verdict).
     Verify(PromptId, Code),
     /// Tell authd to lock; the answer goes to [`Gate::locked`](super::Gate::locked).
@@ -104,6 +129,8 @@ pub enum Effect {
         arrival: Arrival,
         /// True if the inbox has to know that it passed with a proof.
         mark: bool,
+        /// True if it passed with a proof that has ended since: it may go on, and not begin.
+        resume: bool,
     },
     /// Mark a message as answered without a word.
     Settle(PromptId),
@@ -125,6 +152,8 @@ pub enum Effect {
     },
     /// Remove a code from its chat.
     DeleteCode {
+        /// The update that brought it.
+        id: PromptId,
         /// Where.
         chat: ChatId,
         /// Which message.
@@ -149,11 +178,11 @@ pub enum Effect {
         /// The words.
         text: Rendered,
     },
-    /// Close these questions, and see whether these messages and the questions that quoted them still
-    /// stand; the answers go to [`Gate::looked`](super::Gate::looked).
+    /// Close these questions, see whether these messages and the questions that quoted them still stand,
+    /// and say of those that do that they run now; the answers go to [`Gate::looked`](super::Gate::looked).
     Look {
-        /// The messages: which, where and its number there.
-        messages: Vec<(PromptId, ChatId, i32)>,
+        /// The messages.
+        messages: Vec<Sought>,
         /// The questions and the words that take their places.
         questions: Vec<(ChatId, Rendered)>,
     },

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_proto::ids::{ChatId, PromptId};
+use kai_proto::ids::{ChatId, PromptId, UnixSeconds};
 
 use super::Arrival;
-use crate::{quote, rendered};
+use crate::{quote, rendered, telegram::Posted};
 
 /// How many messages wait at once, in all chats of a user together.
 pub const KEPT: usize = 5;
@@ -38,8 +38,8 @@ pub struct Item {
     pub voided: bool,
     /// The question that quotes it first.
     version: Option<u64>,
-    /// The message of the first question that its chat has shown with it.
-    shown: Option<i32>,
+    /// The first question that its chat has shown with it.
+    shown: Option<Posted>,
 }
 
 impl Item {
@@ -139,8 +139,8 @@ impl Parked {
         .collect()
     }
 
-    /// A chat shows the question of this `version` in this message.
-    pub fn shown(&mut self, chat: ChatId, version: u64, question: i32) {
+    /// A chat shows the question of this `version`, as it was posted.
+    pub fn shown(&mut self, chat: ChatId, version: u64, question: Posted) {
         let here = self.items.iter_mut().filter(|i| i.arrival.chat() == chat);
         for item in here {
             if item.version.is_some_and(|first| first <= version) {
@@ -149,12 +149,14 @@ impl Parked {
         }
     }
 
-    /// The messages whose quotes stood above a message of a chat, whenever that was read: numbers of
-    /// messages grow within a chat. What only another chat shows, its sender may not have looked at.
+    /// The messages whose quotes stood above a message of a chat, whenever that was read, and did so
+    /// from the moment `read` on at least, by Telegram's clock: numbers of messages grow within a chat.
+    /// What only another chat shows, its sender may not have looked at.
     #[must_use]
-    pub fn quoted_above(&self, chat: ChatId, message: i32) -> Vec<PromptId> {
+    pub fn quoted_above(&self, chat: ChatId, message: i32, read: UnixSeconds) -> Vec<PromptId> {
         let here = self.items.iter().filter(|i| i.arrival.chat() == chat);
-        let above = here.filter(|item| item.shown.is_some_and(|question| question < message));
+        let seen = |question: Posted| question.message < message && question.at <= read;
+        let above = here.filter(|item| item.shown.is_some_and(seen));
         above.map(|item| item.arrival.id()).collect()
     }
 

@@ -9,7 +9,7 @@ use kai_proto::{
 };
 
 use super::{
-    Arrival, Effect, Gate, Now, Presence, Proof, Thing, in_here,
+    Arrival, Effect, Gate, Now, Presence, Proof, Sought, Thing, in_here,
     lock::has_nothing_to_lock,
     parked::{Item, NotKept},
     rule::{Bar, Way},
@@ -80,10 +80,12 @@ impl Gate {
             // It came while the proof stood, which ended before it could go on. It may be a code that
             // still counts, and must not be quoted.
             let message = arrival.message.received.message;
-            out.push(Effect::DeleteCode { chat, message });
-            say(out, chat, Some(id), words::SEND_AGAIN);
+            out.push(Effect::DeleteCode { id, chat, message });
+            say(out, chat, None, words::SEND_AGAIN);
         } else if edited {
             say(out, chat, Some(id), words::EDITED);
+        } else if arrival.in_topic {
+            say(out, chat, Some(id), words::NOT_IN_A_TOPIC);
         } else if let Some(until) = locked
             && in_here(until, now) > now.at + self.times.question
         {
@@ -104,8 +106,16 @@ impl Gate {
     }
 
     pub(super) fn admit(&self, arrival: Arrival, out: &mut Vec<Effect>) {
-        let mark = matches!(self.proof, Proof::Given(_)) && !arrival.message.cleared;
-        out.push(Effect::Admit { arrival, mark });
+        let is_proven = matches!(self.proof, Proof::Given(_));
+        let (mark, resume) = match arrival.message.cleared {
+            false => (is_proven, false),
+            true => (false, is_proven),
+        };
+        out.push(Effect::Admit {
+            arrival,
+            mark,
+            resume,
+        });
     }
 
     pub(super) fn admit_held(&mut self, out: &mut Vec<Effect>) {
@@ -127,6 +137,7 @@ impl Gate {
     ) {
         self.set(Proof::Given(grant), out);
         self.asked_at = Some(now.at);
+        self.renewed_at = Some(now.at);
         self.codes.clear();
         self.dirty.clear();
         self.admit_held(out);
@@ -157,12 +168,17 @@ impl Gate {
         if run.is_empty() {
             self.ask_for_waiting(now, out);
         } else {
-            let place = |item: &Item| {
+            let sought = |item: &Item| {
                 let received = &item.arrival.message.received;
-                (received.id, received.chat, received.message)
+                Sought {
+                    id: received.id,
+                    chat: received.chat,
+                    message: received.message,
+                    quote: item.quote.clone(),
+                }
             };
             out.push(Effect::Look {
-                messages: run.iter().map(place).collect(),
+                messages: run.iter().map(sought).collect(),
                 questions: look,
             });
             self.releasing.extend(run);

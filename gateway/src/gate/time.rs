@@ -34,7 +34,9 @@ impl Gate {
     /// Does what the time asks for.
     pub fn tick(&mut self, running: bool, now: Now, out: &mut Vec<Effect>) {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.at);
-        if is_due(self.ask_at) || is_due(self.renewal(running)) || is_due(self.end()) {
+        let renewal = is_due(self.renewal(running));
+        if renewal || is_due(self.ask_at) || is_due(self.end()) {
+            self.renew |= renewal;
             self.ask(now, out);
         }
         self.ask_about_code(now, out);
@@ -69,15 +71,16 @@ impl Gate {
     pub(super) fn renewal(&self, running: bool) -> Option<Instant> {
         let wanted = running && matches!(self.proof, Proof::Given(_)) && self.asked.is_none();
         let every = (self.times.idle / 4).clamp(RENEWALS.0, RENEWALS.1);
-        self.asked_at.filter(|_| wanted).map(|at| at + every)
+        self.renewed_at.filter(|_| wanted).map(|at| at + every)
     }
 
-    /// When to hear that the grant is at its end. authd measures that end, so it may be asked too
-    /// early, and then again.
+    /// When to hear that the grant is at its end, the absolute or the idle one. authd measures these, so
+    /// it may be asked too early, and then again.
     pub(super) fn end(&self) -> Option<Instant> {
         let given = matches!(self.proof, Proof::Given(_)) && self.asked.is_none();
-        let ends = self.ends.filter(|_| given)?;
-        Some(ends.max(self.asked_at? + AGAIN))
+        let idle = self.renewed_at.map(|at| at + self.times.idle);
+        let ends = [self.ends, idle].into_iter().flatten().min();
+        Some(ends.filter(|_| given)?.max(self.asked_at? + AGAIN))
     }
 
     /// Where somebody has to be told that authd does not answer, and from when on.

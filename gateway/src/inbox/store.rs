@@ -9,10 +9,10 @@ use kai_proto::ids::{ChatId, ModelName, PromptId, TelegramId, UnixSeconds};
 use rusqlite::{Connection, ErrorCode, Row, Transaction, TransactionBehavior, params};
 use tracing::warn;
 
-use super::{Change, OpenError, Received, Saved, Unanswered};
+use super::{Change, CodePlace, OpenError, Received, Saved, Unanswered};
 
 /// The version of the tables below, in the database's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How long the number of an answered message is kept, so that it is recognised if it comes again.
 /// Telegram itself forgets an update after a day.
@@ -35,7 +35,8 @@ const TABLES: &str = "
         received_at INTEGER NOT NULL,
         answered INTEGER NOT NULL DEFAULT 0,
         parts TEXT NOT NULL DEFAULT '',
-        cleared INTEGER NOT NULL DEFAULT 0
+        cleared INTEGER NOT NULL DEFAULT 0,
+        code INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX unanswered ON message (arrival) WHERE answered = 0;
     CREATE INDEX age ON message (received_at);
@@ -43,13 +44,17 @@ const TABLES: &str = "
         user INTEGER PRIMARY KEY,
         model TEXT NOT NULL
     ) STRICT;
-    PRAGMA user_version = 2;";
+    PRAGMA user_version = 3;";
 
-/// Makes the tables of version 1 into those above. What waits there was cleared by nobody who could
+/// Makes the tables of version 1 into those of version 2. What waits there was cleared by nobody who could
 /// ask for a code, so it counts as not cleared.
 const FROM_VERSION_1: &str = "
-    ALTER TABLE message ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
-    PRAGMA user_version = 2;";
+    ALTER TABLE message ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;";
+
+/// Makes the tables of version 2 into those above.
+const FROM_VERSION_2: &str = "
+    ALTER TABLE message ADD COLUMN code INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = 3;";
 
 /// How the database is used. `EXCLUSIVE` needs no shared memory for the log and keeps a second
 /// gateway out; `secure_delete` overwrites what is removed. The cache is small because hardly
@@ -102,7 +107,11 @@ impl Store {
             .map_err(failed)?;
         match version {
             0 => transaction.execute_batch(TABLES).map_err(failed)?,
-            1 => transaction.execute_batch(FROM_VERSION_1).map_err(failed)?,
+            1 => transaction
+                .execute_batch(FROM_VERSION_1)
+                .and_then(|()| transaction.execute_batch(FROM_VERSION_2))
+                .map_err(failed)?,
+            2 => transaction.execute_batch(FROM_VERSION_2).map_err(failed)?,
             VERSION => {}
             _ => return Err(OpenError::Later(path.to_owned())),
         }
@@ -138,11 +147,23 @@ impl Store {
         let mut saved = Saved::default();
         let mut statement = self.database.prepare(
             "SELECT update_id, user, chat, message, text, received_at, parts, cleared
-             FROM message WHERE answered = 0 ORDER BY arrival",
+             FROM message WHERE answered = 0 AND code = 0 ORDER BY arrival",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             saved.unanswered.push(unanswered(row)?);
+        }
+        let mut statement = self.database.prepare(
+            "SELECT update_id, user, chat, message FROM message WHERE answered = 0 AND code = 1",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            saved.codes.push(CodePlace {
+                id: checked(row, 0, PromptId::try_from)?,
+                user: checked(row, 1, TelegramId::try_from)?,
+                chat: checked(row, 2, ChatId::try_from)?,
+                message: row.get(3)?,
+            });
         }
         let mut statement = self
             .database
@@ -176,7 +197,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for change in changes {
             match change {
-                Change::Taken(messages, numbers) => {
+                Change::Taken(messages, codes) => {
                     let mut insert = transaction.prepare_cached(
                         "INSERT OR IGNORE INTO message
                          (update_id, arrival, user, chat, message, text, received_at, cleared)
@@ -195,8 +216,20 @@ impl Store {
                         ])?;
                         next_arrival += 1;
                     }
-                    for number in numbers {
-                        settle(&transaction, *number, next_arrival)?;
+                    drop(insert);
+                    let mut insert = transaction.prepare_cached(
+                        "INSERT OR IGNORE INTO message
+                         (update_id, arrival, user, chat, message, received_at, code)
+                         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch(), 1)",
+                    )?;
+                    for code in codes {
+                        insert.execute(params![
+                            i64::from(code.id),
+                            next_arrival,
+                            i64::from(code.user),
+                            i64::from(code.chat),
+                            code.message,
+                        ])?;
                         next_arrival += 1;
                     }
                 }
@@ -256,7 +289,7 @@ impl Store {
 }
 
 /// Keeps the number of a message that needs nothing more, and nothing else of it. It may not be there
-/// yet: the answer may be ready before the message could be written, and a code never is.
+/// yet: the answer may be ready before the message could be written.
 fn settle(
     transaction: &Transaction<'_>,
     id: PromptId,

@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 
 use super::{DESCRIPTION_PATIENCE, Mail, User};
 use crate::{
-    agenda::What,
+    agenda::{Past, What},
     answer::Answer,
     commands::{self, Ask, ModelAsk},
     delivery::{Address, Delivery},
     gate::{Arrival, Effect, Now},
     inbox::Unanswered,
-    wording,
+    wording::{self, second_factor as words},
 };
 
 impl User {
@@ -39,7 +39,7 @@ impl User {
     }
 
     /// Does what a message asks for, which the gate let through.
-    pub(super) async fn admitted(&mut self, message: Unanswered, replayed: bool) {
+    pub(super) async fn admitted(&mut self, message: Unanswered, past: Past) {
         let Unanswered {
             received, parts, ..
         } = message;
@@ -59,9 +59,13 @@ impl User {
                     answer,
                     edit_told: false,
                 };
-                self.agenda.add(place, what, replayed);
+                self.agenda.add(place, what, past);
             }
-            Ask::New => self.agenda.add(place, What::NewSession, replayed),
+            // What it would do now was not seen by whoever has proved it since.
+            Ask::New | Ask::Stop | Ask::Model(_) if past == Past::Proven => {
+                reply(&words::not_begun(&text));
+            }
+            Ask::New => self.agenda.add(place, What::NewSession, past),
             Ask::Stop => self.stop(place),
             Ask::Status if self.link.is_attached() => {
                 self.describing
@@ -124,7 +128,7 @@ impl User {
             answer.finish(wording::outcome(&Outcome::Interrupted));
         }
         if self.agenda.open().next().is_some() {
-            self.agenda.add(place, What::Interrupt, true);
+            self.agenda.add(place, What::Interrupt, Past::Replayed);
         } else {
             self.means.settle(place.0);
         }

@@ -1,7 +1,7 @@
 //! What a user's task does for its gate.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -19,11 +19,12 @@ use tokio::{
 
 use super::{Mail, User};
 use crate::{
-    agenda::What,
-    gate::{Effect, Now, Presence},
+    agenda::{Past, What},
+    gate::{Effect, Now, Presence, Sought},
     question::Board,
     quote,
-    telegram::{Sight, Telegram},
+    reply::{self, Means},
+    telegram::{Sight, Telegram, Trouble},
     wording::second_factor as words,
 };
 
@@ -52,9 +53,10 @@ impl User {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::AskStanding(grant) => {
+                Effect::AskStanding { grant, renew } => {
                     let then = self.mailing(Mail::Standing);
-                    self.means.authd.standing(self.known_as(), grant, then);
+                    let user = self.known_as();
+                    self.means.authd.standing(user, grant, renew, then);
                 }
                 Effect::Verify(id, code) => {
                     let then = self.mailing(move |verdict| Mail::Verdict(id, verdict));
@@ -64,11 +66,20 @@ impl User {
                     let then = self.mailing(Mail::Locked);
                     self.means.authd.lock(self.known_as(), then);
                 }
-                Effect::Admit { arrival, mark } => {
+                Effect::Admit {
+                    arrival,
+                    mark,
+                    resume,
+                } => {
                     if mark {
                         self.means.inbox.cleared(arrival.id());
                     }
-                    self.admitted(arrival.message, arrival.replayed).await;
+                    let past = match arrival.replayed {
+                        _ if resume => Past::Proven,
+                        true => Past::Replayed,
+                        false => Past::None,
+                    };
+                    self.admitted(arrival.message, past).await;
                 }
                 Effect::Settle(id) => self.means.settle(id),
                 Effect::Say {
@@ -80,7 +91,9 @@ impl User {
                     let telegram = Arc::clone(&self.means.telegram);
                     tokio::spawn(async move { telegram.answer_button(query, words).await });
                 }
-                Effect::DeleteCode { chat, message } => self.delete_code(chat, message),
+                Effect::DeleteCode { id, chat, message } => {
+                    delete_code(&self.means, id, chat, message);
+                }
                 Effect::Ask {
                     chat,
                     version,
@@ -103,13 +116,12 @@ impl User {
                 Effect::Interrupt => self.interrupt_all().await,
                 Effect::Shut => {
                     self.link.rest();
+                    for item in self.agenda.proof_ended() {
+                        let words = words::not_begun(item.text());
+                        self.means.reply(item.chat, Some(item.id), &words);
+                    }
                     let at_work = self.agenda.all().map(|item| {
-                        let text = match &item.what {
-                            What::Prompt { text, .. } => text.as_str(),
-                            What::NewSession => "/new",
-                            What::Interrupt => "/stop",
-                        };
-                        (item.chat, quote::beginning(text, words::BEGINNING))
+                        (item.chat, quote::beginning(item.text(), words::BEGINNING))
                     });
                     let mut more = Vec::new();
                     self.gate.hold(at_work.collect(), &mut more);
@@ -144,21 +156,12 @@ impl User {
         let (telegram, mailbox) = (&self.means.telegram, &self.own_mail);
         self.boards.entry(chat).or_insert_with(|| {
             let mailbox = mailbox.clone();
-            Board::start(Arc::clone(telegram), chat, move |version, message| {
+            Board::start(Arc::clone(telegram), chat, move |version, posted| {
                 if let Some(mailbox) = mailbox.upgrade() {
-                    let _ = mailbox.send(Mail::Shown(chat, version, message));
+                    let _ = mailbox.send(Mail::Shown(chat, version, posted));
                 }
             })
         })
-    }
-
-    fn delete_code(&self, chat: ChatId, message: i32) {
-        let means = Arc::clone(&self.means);
-        tokio::spawn(async move {
-            if !means.telegram.erase(chat, message).await {
-                means.reply(chat, None, words::DELETE_YOURSELF);
-            }
-        });
     }
 
     /// Ends what runs and forgets what waits for a worker. The broker does the same to the worker as
@@ -181,10 +184,24 @@ impl User {
     }
 }
 
-/// Sees whether messages, and the questions that quoted them, still stand.
+/// Removes a code from its chat, or tells its sender to. Until then the inbox knows where it stands.
+pub fn delete_code(means: &Arc<Means>, id: PromptId, chat: ChatId, message: i32) {
+    let means = Arc::clone(means);
+    tokio::spawn(async move {
+        if means.telegram.erase(chat, message).await {
+            reply::answered(&means.inbox, id).await;
+        } else {
+            means.reply(chat, Some(id), words::DELETE_YOURSELF);
+        }
+    });
+}
+
+/// Sees whether messages, and the questions that quoted them, still stand, and says in their chats of
+/// those that do that they run now: below the code, where somebody who took the question away from its
+/// reader's eyes alone, which no bot is told, cannot have been yet.
 async fn look(
     telegram: &Telegram,
-    messages: Vec<(PromptId, ChatId, i32)>,
+    messages: Vec<Sought>,
     questions: Vec<(ChatId, oneshot::Receiver<bool>)>,
 ) -> Vec<(PromptId, Presence)> {
     let until = tokio::time::Instant::now() + LOOK;
@@ -192,24 +209,54 @@ async fn look(
         let stood = timeout_at(until, stood).await;
         (chat, stood.ok().and_then(Result::ok))
     }));
-    let seen = join_all(messages.iter().map(async |(_, chat, message)| {
-        let seen = timeout_at(until, sight(telegram, *chat, *message)).await;
+    let seen = join_all(messages.iter().map(async |sought| {
+        let seen = timeout_at(until, sight(telegram, sought.chat, sought.message)).await;
         seen.unwrap_or(Presence::Unknown)
     }));
     let (stood, seen) = tokio::join!(stood, seen);
     let stood: HashMap<ChatId, Option<bool>> = stood.into_iter().collect();
-    messages
-        .iter()
-        .zip(seen)
-        .map(|((id, chat, _), seen)| {
-            let presence = match stood.get(chat).copied().flatten() {
-                Some(true) => seen,
-                Some(false) => Presence::Unquoted,
-                None => Presence::Unknown,
-            };
-            (*id, presence)
-        })
-        .collect()
+    let seen = messages.into_iter().zip(seen).map(|(sought, seen)| {
+        let presence = match stood.get(&sought.chat).copied().flatten() {
+            Some(true) => seen,
+            Some(false) => Presence::Unquoted,
+            None => Presence::Unknown,
+        };
+        (sought, presence)
+    });
+    announced(telegram, seen.collect(), until).await
+}
+
+/// Says what runs now; what could not be said of does not.
+async fn announced(
+    telegram: &Telegram,
+    seen: Vec<(Sought, Presence)>,
+    until: tokio::time::Instant,
+) -> Vec<(PromptId, Presence)> {
+    let mut run: BTreeMap<ChatId, Vec<&str>> = BTreeMap::new();
+    for (sought, presence) in &seen {
+        if *presence == Presence::There {
+            run.entry(sought.chat).or_default().push(&sought.quote);
+        }
+    }
+    let said = join_all(run.into_iter().map(async |(chat, quotes)| {
+        let text = words::runs_now(&quotes);
+        let post = async {
+            loop {
+                match telegram.post(chat, &text, None).await {
+                    Err(Trouble::Later) => {}
+                    said => return said.is_ok(),
+                }
+            }
+        };
+        let said = timeout_at(until, post).await;
+        said.unwrap_or(false).then_some(chat)
+    }));
+    let said: Vec<ChatId> = said.await.into_iter().flatten().collect();
+    let judge = |(sought, presence): (Sought, Presence)| match presence {
+        Presence::There if !said.contains(&sought.chat) => (sought.id, Presence::Unknown),
+        presence => (sought.id, presence),
+    };
+    seen.into_iter().map(judge).collect()
 }
 
 async fn sight(telegram: &Telegram, chat: ChatId, message: i32) -> Presence {

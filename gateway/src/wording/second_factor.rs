@@ -32,6 +32,23 @@ pub const NOTHING_TO_PROVE: &str = "No second factor is enrolled for you any mor
 /// To a code of somebody whose name or id is another one now.
 pub const CHANGED: &str = "Your second factor was made for another name or Telegram id, so no code is \
     taken: ask the admin to enrol you again with `kai-auth enroll`.";
+/// To a recovery code of somebody who is asked for none.
+pub const NOT_NEEDED: &str = "You are not asked for a code at the moment, so this recovery code was not \
+    used, and was not kept. Whoever may have read it here could use it later: ask the admin for new ones \
+    with `kai-auth enroll --replace`.";
+/// To a code that was being judged when the gateway ended.
+pub const RESTARTED: &str = "I was restarted while I had a code of yours: if you are asked again, send \
+    the next one that your authenticator shows.";
+/// To a message in a topic of a forum.
+pub const NOT_IN_A_TOPIC: &str = "Not kept: in a topic I do not ask for codes. Send your code here or in \
+    our private chat first, and then this message again.";
+/// To /status, if the proof ended before the answer came.
+pub const SHUT_MEANWHILE: &str = "You are asked for a code again before this can be answered.";
+/// Above what a code lets run.
+pub const RUNS: &str = "This runs now; /stop ends it:";
+/// Why something does not go on.
+const NOT_BEGUN: &str = "Not run, because it had not begun when what you had proved ended. Send it again \
+    if it is yours:";
 /// To something that reads like a code and came just as the proof ended.
 pub const SEND_AGAIN: &str = "You are asked for a code again: send the next one that your \
     authenticator shows.";
@@ -143,6 +160,20 @@ pub fn not_run(why: &str, quotes: &[String]) -> String {
     for quote in quotes {
         let _ = write!(text, "\n{}", quote::beginning(quote, BEGINNING));
     }
+    text
+}
+
+/// Says of something that was let through that it did not begin in time.
+#[must_use]
+pub fn not_begun(text: &str) -> String {
+    not_run(NOT_BEGUN, &[quote::visible(text)])
+}
+
+/// Says what a code lets run, in whole.
+#[must_use]
+pub fn runs_now(quotes: &[&str]) -> Rendered {
+    let mut text = Rendered::plain(RUNS);
+    text.append(numbered(quotes));
     text
 }
 

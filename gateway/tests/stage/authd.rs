@@ -195,7 +195,7 @@ impl State {
         let now = unix_now();
         let (user, asked) = match request {
             Request::Hello(_) => return Reply::Hello(Hello::ours()),
-            Request::Standing { user, grant } => (user, Asked::Standing(grant)),
+            Request::Standing { user, grant, .. } => (user, Asked::Standing(grant)),
             Request::Verify { user, code } => (user, Asked::Verify(code)),
             Request::Lock { user } => (user, Asked::Lock),
         };

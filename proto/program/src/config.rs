@@ -121,6 +121,8 @@ pub struct SecondFactor {
     pub absolute: Duration,
     /// How long they have to enter a code before what they sent lapses.
     pub question: Duration,
+    /// How long a question must have stood in the chat before a code runs what it quotes.
+    pub reading: Duration,
     /// Wrong codes that lock.
     pub failures: u32,
     /// For how long, the first time; each further lockout doubles it.
@@ -373,6 +375,13 @@ impl SecondFactor {
             question: time("question", 120, DAY / 24)?,
             lockout: time("lockout", 15 * 60, 7 * DAY)?,
             lockout_limit: time("lockout_limit", DAY, 7 * DAY)?,
+            reading: match map.optional("reading") {
+                // In seconds, because none at all is no time elsewhere.
+                Some(node) => {
+                    Duration::from_secs(u64::try_from(node.number(0..=60)?).unwrap_or(3))
+                }
+                None => Duration::from_secs(3),
+            },
             failures: match map.optional("failures") {
                 Some(node) => u32::try_from(node.number(1..=10)?).unwrap_or(3),
                 None => 3,

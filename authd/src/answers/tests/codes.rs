@@ -119,6 +119,18 @@ fn a_clock_that_is_set_neither_shortens_a_lockout_nor_revives_a_code() {
     bench.wall = used_at;
     assert_eq!(bench.verify(&alice.user, used), Verdict::Refused);
 
+    // One that was sent when it was over already, and so never accepted.
+    bench.pass(HOUR);
+    bench.unlock("alice");
+    let over = alice.code(bench.step());
+    bench.wall += 2 * MINUTE;
+    assert_eq!(bench.verify(&alice.user, over.clone()), Verdict::Refused);
+    bench.wall -= 2 * MINUTE;
+    assert_eq!(bench.verify(&alice.user, over.clone()), Verdict::Refused);
+    assert_eq!(bench.unlock("alice"), admin_authd::Reply::Done);
+    // To an admin who says so it is the clock that is right.
+    granted(bench.verify(&alice.user, over));
+
     // A code of a time that has not come was accepted: everything up to it counts as used.
     let ahead = used_at + 10 * HOUR;
     bench.wall = ahead;

@@ -49,7 +49,12 @@ fn an_enrolment_takes_effect_with_a_code_of_its_own_and_not_before() {
     let recovery = bench.confirm(code.clone()).unwrap();
 
     assert_eq!(recovery.len(), 10);
-    assert_eq!(bench.events(), ["enrolment.began", "enrolment.confirmed"]);
+    let events = [
+        "enrolment.began",
+        "enrolment.refused",
+        "enrolment.confirmed",
+    ];
+    assert_eq!(bench.events(), events);
     assert_eq!(bench.ended(), [(1, GrantEnd::Enrolment)]);
     let confirmed = Code::Totp(code.clone());
     assert_eq!(bench.verify(&alice, confirmed), Verdict::Refused);
@@ -66,6 +71,9 @@ fn five_wrong_codes_end_an_enrolment() {
     }
     let code = digits(&secret, bench.step());
     assert_eq!(bench.confirm(code), Err(NotDone::NothingToConfirm));
+    let events = bench.events();
+    assert_eq!(events[0], "enrolment.began");
+    assert_eq!(events[1..], ["enrolment.refused"; 5]);
 }
 
 #[test]
@@ -184,6 +192,7 @@ fn everybody_is_listed_as_they_stand() {
             .authority
             .to_admin(State::Greeted, &mut bench.session, request, status(), now);
 
+    assert_eq!(bench.events().last().unwrap(), "admin.status");
     let replies: Vec<_> = [answer.reply].into_iter().chain(answer.more).collect();
     let [
         admin_authd::Reply::Enrolment(first),

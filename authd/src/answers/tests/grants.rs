@@ -55,6 +55,8 @@ fn a_grant_ends_when_it_is_idle_and_a_message_puts_that_off_and_a_check_does_not
     }
     bench.pass(29 * MINUTE);
     assert!(proven(bench.check(&alice.user, Some(&grant))));
+    // Nor does a question of the gateway that is about no message.
+    assert!(proven(bench.asked(&alice.user, Some(&grant), false)));
     bench.pass(MINUTE);
     assert_eq!(
         bench.standing(&alice.user, Some(&grant)),
@@ -107,7 +109,7 @@ fn no_clock_that_is_set_stretches_or_ends_a_grant() {
 }
 
 #[test]
-fn a_second_right_code_replaces_the_grant_without_an_end() {
+fn a_second_right_code_replaces_the_grant_and_the_broker_is_told() {
     let mut bench = Bench::new();
     let alice = bench.enrol("alice", 1);
     let code = bench.right(&alice);
@@ -123,11 +125,34 @@ fn a_second_right_code_replaces_the_grant_without_an_end() {
         bench.check(&alice.user, Some(&second)),
         Standing::Proven { .. }
     ));
-    assert_eq!(bench.ended(), []);
+    assert_eq!(bench.ended(), [(1, GrantEnd::Replaced)]);
     assert_eq!(
         bench.events(),
         ["code.accepted", "grant.ended", "grant.made"]
     );
+}
+
+#[test]
+fn a_daemon_that_stops_says_of_each_grant_that_it_ended() {
+    let mut bench = Bench::new();
+    for (name, id) in [("alice", 1), ("bob", 2)] {
+        let member = bench.enrol(name, id);
+        let code = bench.right(&member);
+        granted(bench.verify(&member.user, code));
+    }
+    bench.events();
+    let (now, lines) = (bench.now(), bench.lines.clone());
+
+    bench.authority.into_parts(now);
+
+    let written = lines.0.borrow().written.clone();
+    assert_eq!(written.len(), 2);
+    for line in written {
+        assert!(
+            line.contains("grant.ended") && line.contains("stopped"),
+            "{line}"
+        );
+    }
 }
 
 #[test]

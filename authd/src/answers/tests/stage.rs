@@ -139,10 +139,16 @@ impl Bench {
         }
     }
 
+    /// As after a message.
     pub fn standing(&mut self, user: &User, grant: Option<&Grant>) -> Standing {
+        self.asked(user, grant, true)
+    }
+
+    pub fn asked(&mut self, user: &User, grant: Option<&Grant>, renew: bool) -> Standing {
         let request = gateway_authd::Request::Standing {
             user: user.clone(),
             grant: grant.cloned(),
+            renew,
         };
         match self.gateway(&request) {
             gateway_authd::Reply::Standing(standing) => standing,

@@ -170,6 +170,32 @@ fn a_turn_that_is_reported_and_not_yet_read_is_not_taken_for_idleness() {
 }
 
 #[test]
+fn a_worker_lives_on_with_the_proof_that_took_the_place_of_another_and_not_without() {
+    let mut stage = Stage::new();
+    let alice = stage.worker(ALICE, Some(grant(1)), PROVEN);
+    alice.report(true, 0);
+    let running = stage.run();
+    let mut authd = running.authd();
+    authd.asked(ALICE, Some(grant(1)));
+    authd.answer(ALICE, PROVEN);
+
+    authd.ended(ALICE, GrantEnd::Replaced);
+    let began = Instant::now();
+    eventually("the connection stays", || !alice.is_attached());
+    assert!(began.elapsed() < SECOND / 2);
+    let _gateway = running.attach(ALICE, Some(grant(2)));
+    authd.asked(ALICE, Some(grant(2)));
+    authd.say(&[checked(ALICE, PROVEN)]);
+    eventually("nothing is handed over", || alice.takes_a_connection());
+    thread::sleep(SECOND);
+    assert!(alice.is_alive(), "its user has proved it once more");
+
+    authd.ended(ALICE, GrantEnd::Replaced);
+    assert!(alice.wait_for_the_end() < SECOND);
+    assert_eq!(running.why_ended(alice.pid), "grant_replaced");
+}
+
+#[test]
 fn a_new_proof_keeps_the_worker_and_a_missing_one_does_not() {
     let mut stage = Stage::new();
     let alice = stage.worker(ALICE, Some(grant(1)), PROVEN);

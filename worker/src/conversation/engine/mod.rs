@@ -178,6 +178,9 @@ impl Engine {
             out.event(id, TurnEvent::Finished(finished.clone()));
         } else if self.journal.is_acknowledged(id) {
             out.event(id, TurnEvent::Finished(without_cost(Outcome::Done)));
+        } else if prompt.only_if_begun {
+            // Not kept: whoever sends it again without this condition has it run.
+            out.event(id, TurnEvent::Finished(without_cost(Outcome::NotBegun)));
         } else if self.queue.len() >= QUEUE {
             self.finish_unrun(id, Outcome::Failed(Failure::QueueFull), out);
         } else {
