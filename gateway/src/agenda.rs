@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn add(agenda: &mut Agenda, number: i64, what: What) {
-        agenda.add((id(number), chat(), 1), what, false);
+        agenda.add((id(number), chat(), 1), what, Past::None);
     }
 
     /// An agenda of these.
@@ -323,10 +323,25 @@ mod tests {
         let mut agenda = agenda(vec![prompt()]);
         told(&mut agenda);
         add(&mut agenda, 2, prompt());
-        agenda.add((id(3), chat(), 1), prompt(), true);
+        agenda.add((id(3), chat(), 1), prompt(), Past::Replayed);
         let untold: Vec<_> = agenda.untold().cloned().collect();
         assert_eq!(untold.len(), 1);
         assert!(Arc::ptr_eq(&untold[0], agenda.answer(id(2)).unwrap()));
+    }
+
+    #[test]
+    fn after_a_proof_has_ended_what_has_begun_may_go_on_and_nothing_may_begin() {
+        let mut agenda = agenda(vec![prompt(), What::NewSession]);
+        let taken: Vec<_> = agenda.proof_ended().iter().map(|item| item.id).collect();
+        assert_eq!(taken, [id(2)]);
+        add(&mut agenda, 3, prompt());
+        agenda.add((id(4), chat(), 1), prompt(), Past::Proven);
+        let mut only_if_begun = Vec::new();
+        while let Some((_, ToWorker::Prompt(prompt))) = agenda.next(None) {
+            only_if_begun.push(prompt.only_if_begun);
+        }
+        assert_eq!(only_if_begun, [true, false, true]);
+        assert_eq!(agenda.text(id(3)), Some("do it"));
     }
 
     #[test]

@@ -102,8 +102,8 @@ pub struct Gate {
     proof: Proof,
     /// Counts what makes older answers of authd meaningless.
     epoch: u64,
-    /// The epoch of the question that is open.
-    asked: Option<u64>,
+    /// The epoch of the question that is open, and whether it renews the grant.
+    asked: Option<(u64, bool)>,
     asked_at: Option<Instant>,
     /// When a renewal of the grant was last asked for.
     renewed_at: Option<Instant>,
@@ -269,10 +269,11 @@ impl Gate {
 
     /// authd says how the user stands.
     pub fn standing(&mut self, standing: Standing, now: Now, out: &mut Vec<Effect>) {
-        let Some(epoch) = self.asked.take() else {
+        let Some((epoch, renewed)) = self.asked.take() else {
             return;
         };
         if epoch != self.epoch {
+            self.renew |= renewed;
             return self.ask(now, out);
         }
         let way = way(standing, self.rule, matches!(self.proof, Proof::Given(_)));
@@ -416,10 +417,10 @@ impl Gate {
 
     fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.asked.is_none() {
-            self.asked = Some(self.epoch);
+            let renew = std::mem::take(&mut self.renew);
+            self.asked = Some((self.epoch, renew));
             self.asked_at = Some(now.at);
             self.ask_at = None;
-            let renew = std::mem::take(&mut self.renew);
             if renew {
                 self.renewed_at = Some(now.at);
             }

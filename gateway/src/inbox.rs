@@ -405,20 +405,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_code_the_number_is_kept_and_nothing_else() {
+    async fn of_a_code_the_number_is_kept_and_the_place_until_it_is_removed() {
         let (_directory, place) = place();
         let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
-        let code = received(4, "").id;
+        let [first, second] = [4, 5].map(|number| {
+            let Received {
+                id,
+                user,
+                chat,
+                message,
+                ..
+            } = received(number, "");
+            CodePlace {
+                id,
+                user,
+                chat,
+                message,
+            }
+        });
         inbox
-            .taken(vec![received(3, "words")], vec![code])
+            .taken(vec![received(3, "words")], vec![first, second])
             .await
             .unwrap();
+        inbox.answered(second.id).await.unwrap();
 
         let saved = reopened(&place, inbox, thread).await;
 
-        assert!(saved.taken.contains(&code));
+        assert!(saved.taken.contains(&first.id) && saved.taken.contains(&second.id));
         assert_eq!(saved.unanswered.len(), 1);
-        assert_ne!(saved.unanswered[0].received.id, code);
+        assert_eq!(saved.unanswered[0].received.id, received(3, "").id);
+        assert_eq!(saved.codes, [first]);
     }
 
     #[tokio::test]

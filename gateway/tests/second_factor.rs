@@ -775,3 +775,143 @@ fn a_user_without_a_second_factor_is_asked_about_once_a_message() {
     wait_in(&stage, BOB.private_chat(), &["there"]);
     assert_eq!(stage.authd.asked(BOB), [Asked::Standing(None)]);
 }
+
+#[test]
+fn what_a_code_lets_run_is_named_below_the_code_before_it_runs() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    parks(&stage, "first thing");
+    parks(&stage, "second thing");
+    // Telegram takes its time over that, and nothing runs meanwhile.
+    let posts = CallFilter::method("sendMessage").in_chat(chat);
+    stage.telegram.delay(posts, Duration::from_millis(700));
+    stage.authd.expect(ALICE, CODE);
+    let code = stage.says(ALICE, CODE);
+    stage.authd.wait_codes(ALICE, 1);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!stage.broker.has_attach(ALICE));
+
+    let named = wait(&stage, &["runs now", "1. first thing", "2. second thing"]);
+
+    assert!(named.id > code.message);
+    assert_eq!(stage.worker(ALICE).prompt().text, "first thing");
+}
+
+#[test]
+fn what_cannot_be_named_does_not_run() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    parks(&stage, "first thing");
+    let posts = CallFilter::method("sendMessage").in_chat(chat);
+    let refused = Refusal::new(400, "Bad Request: message text is empty");
+    stage.telegram.inject(posts, 1, Fault::Refuse(refused));
+    proves(&stage);
+    wait(&stage, &["I could not make sure", "first thing"]);
+    assert!(!stage.broker.has_attach(ALICE));
+}
+
+#[test]
+fn a_code_runs_only_what_could_be_read_before_it() {
+    let stage = Stage::with_second_factor("reading: 2");
+    parks(&stage, "mine");
+    std::thread::sleep(Duration::from_millis(3100));
+    parks(&stage, "from a thief");
+    stage.authd.expect(ALICE, CODE);
+    stage.says(ALICE, CODE);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "mine");
+    wait(&stage, &["did not come below the question", "from a thief"]);
+    assert_eq!(worker.told_soon(), None);
+}
+
+#[test]
+fn a_code_goes_from_the_chat_also_when_the_gateway_was_killed_over_it() {
+    let mut stage = stage();
+    let deletes = CallFilter::method("deleteMessage");
+    stage.telegram.inject(deletes, 3, Fault::DropConnection);
+    stage.authd.is_silent(true);
+    let code = stage.says(ALICE, CODE);
+    assert!(stage.telegram.wait_confirmed(code.update.unwrap(), LONG));
+    std::thread::sleep(Duration::from_millis(700));
+    stage.kill_gateway();
+    assert!(!is_deleted(&stage, ALICE, code.message));
+    stage.authd.is_itself();
+
+    stage.start_gateway();
+
+    eventually("it is deleted", || is_deleted(&stage, ALICE, code.message));
+    wait(&stage, &["I was restarted while I had a code of yours"]);
+    // And it is dealt with: the next run says nothing more.
+    std::thread::sleep(Duration::from_millis(300));
+    stage.kill_gateway();
+    let before = stage.telegram.messages(ALICE.private_chat()).len();
+    stage.start_gateway();
+    stage.says(ALICE, "/help");
+    wait(&stage, &["/lock"]);
+    let said: Vec<Message> = stage.telegram.messages(ALICE.private_chat());
+    let again = said[before..]
+        .iter()
+        .any(|message| message.text().contains("restarted"));
+    assert!(!again);
+}
+
+#[test]
+fn what_reads_like_a_code_is_never_written_down_also_while_none_is_wanted() {
+    let stage = stage();
+    parks(&stage, "hello");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "hello");
+    let digits = stage.says(ALICE, "902417");
+    assert_eq!(worker.prompt().text, "902417");
+    assert!(stage.telegram.wait_confirmed(digits.update.unwrap(), LONG));
+    assert_nowhere(&stage, "902417");
+    // A recovery code is nothing that an agent should read.
+    let recovery = stage.says(ALICE, "kai-ABCDE-12345");
+    wait(&stage, &["was not used", "kai-auth enroll --replace"]);
+    eventually("it is deleted", || {
+        is_deleted(&stage, ALICE, recovery.message)
+    });
+    assert_eq!(worker.told_soon(), None);
+    assert_eq!(stage.authd.codes(ALICE), 1);
+    assert_nowhere(&stage, "ABCDE-12345");
+}
+
+#[test]
+fn what_had_not_begun_when_the_proof_ended_does_not_run() {
+    let stage = stage();
+    parks(&stage, "long work");
+    proves(&stage);
+    let worker = stage.worker(ALICE);
+    let first = worker.prompt().id;
+    worker.accept(first);
+    stage.says(ALICE, "from a thief");
+    let second = worker.prompt();
+    assert!(!second.only_if_begun);
+    stage.says(ALICE, "/new");
+    assert_eq!(worker.told(), Some(ToWorker::NewSession));
+    stage.authd.ends(ALICE);
+    worker.die();
+    wait(&stage, &["Not run, because it had not begun", "/new"]);
+    wait(&stage, &["An answer waits", "long work", "from a thief"]);
+    stage.authd.expect(ALICE, NEXT);
+    stage.says(ALICE, NEXT);
+
+    let worker = stage.worker(ALICE);
+
+    let [again, unseen] = [worker.prompt(), worker.prompt()];
+    assert_eq!((again.id, unseen.id), (first, second.id));
+    assert!(again.only_if_begun && unseen.only_if_begun);
+    worker.answer(first, "the answer");
+    worker.turn(unseen.id, kai_proto::conversation::TurnEvent::Accepted);
+    worker.finish(unseen.id, Outcome::NotBegun);
+    wait(
+        &stage,
+        &["Not run, because it had not begun", "from a thief"],
+    );
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(first)));
+    assert_eq!(worker.told(), Some(ToWorker::Acknowledge(unseen.id)));
+    // What comes now is a message like any other.
+    stage.says(ALICE, "and now");
+    assert!(!worker.prompt().only_if_begun);
+}

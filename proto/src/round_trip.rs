@@ -407,13 +407,14 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
 
 fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
-        (prompt_id(), ".{0,2000}", option::of(model()), any::<bool>())
-            .prop_map(|(id, text, model, only_if_begun)| ToWorker::Prompt(Prompt {
+        (prompt_id(), ".{0,2000}", option::of(model()), any::<bool>()).prop_map(
+            |(id, text, model, only_if_begun)| ToWorker::Prompt(Prompt {
                 id,
                 text,
                 model,
                 only_if_begun,
-            })),
+            })
+        ),
         Just(ToWorker::Interrupt),
         Just(ToWorker::NewSession),
         prompt_id().prop_map(ToWorker::Acknowledge),
@@ -627,6 +628,7 @@ fn a_body_above_its_limit_is_refused_on_both_sides() {
         id: PromptId::try_from(1).unwrap(),
         text: "x".repeat(limits::CONVERSATION_FRAME),
         model: None,
+        only_if_begun: false,
     });
     let mut out = b"before".to_vec();
     assert!(codec::encode_frame(&giant, &mut out).is_err());

@@ -356,3 +356,40 @@ fn garbage_giants_and_half_frames_do_authd_no_harm() {
     hijacked.prove(alice(), &hijacked.alice);
     assert_eq!(hijacked.kai.ground.pid(Daemon::Authd), pid);
 }
+
+#[test]
+fn a_grant_that_another_took_the_place_of_ends_its_connection_within_a_second() {
+    if !is_root() {
+        return;
+    }
+    let hijacked = Hijacked::start(&[]);
+    let again = |code: &str| match hijacked.verify(alice(), code) {
+        Verdict::Granted { grant, .. } => grant,
+        other => panic!("{other:?}"),
+    };
+    let first = hijacked.prove(alice(), &hijacked.alice);
+    let (mut held, hello) = hijacked.attached(ALICE, Some(first));
+    assert!(is_hello(&hello));
+    let pid = || {
+        let status = hijacked.kai.ground.status().unwrap();
+        status.worker("alice").map(|worker| worker.pid)
+    };
+    let started = pid();
+    assert!(started.is_some());
+
+    let second = again(&hijacked.alice.recovery[0]);
+    let replaced = Instant::now();
+    assert!(matches!(
+        held.receive::<FromWorker>(),
+        Err(ConnectionError::Closed | ConnectionError::Io(_))
+    ));
+    assert!(replaced.elapsed() < Duration::from_secs(1));
+    // The worker stays for whoever presents the other one, and for nobody else.
+    let (_held, hello) = hijacked.attached(ALICE, Some(second));
+    assert!(is_hello(&hello));
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(pid(), started);
+    again(&hijacked.alice.recovery[1]);
+    thread::sleep(Duration::from_secs(1));
+    assert!(!hijacked.has_worker("alice"));
+}

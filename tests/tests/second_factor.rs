@@ -9,8 +9,9 @@ use std::{
 };
 
 use kai_emulators::bot_api::{Message, MessageId};
-use kai_playground::ground::Daemon;
+use kai_playground::ground::{Daemon, Person};
 use kai_tests::{ALICE, BOB, Enrolled, Kai, PATIENCE, chat, is_root};
+use nix::sys::signal::Signal;
 
 /// A kai in which alice is enrolled.
 fn enrolled(second_factor: &[(&str, &str)]) -> (Kai, Enrolled) {
@@ -547,4 +548,112 @@ fn stands_alone(bytes: &[u8], digits: &[u8]) -> bool {
         let before = at.checked_sub(1).and_then(|before| bytes.get(before));
         found == digits && alone(before) && alone(bytes.get(at + digits.len()))
     })
+}
+
+#[test]
+fn a_code_that_comes_first_is_taken_also_after_authd_began_anew_or_a_lockout_was_lifted() {
+    if !is_root() {
+        return;
+    }
+    let (kai, alice) = enrolled(&[]);
+    proves(&kai, &alice.authenticator.code());
+    kai.ground.kill(Daemon::Authd).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    kai.ground.wait_until_ready(Daemon::Authd).unwrap();
+    proves(&kai, &alice.authenticator.code());
+    let lock = kai.say(ALICE, "/lock");
+    kai.answer(ALICE, lock, |message| message.text().contains("Locked"));
+    for _ in 0..3 {
+        kai.say(ALICE, &alice.authenticator.wrong());
+    }
+    kai.answer(ALICE, lock, |message| {
+        message.text().contains("Too many wrong codes")
+    });
+    // A recovery code is none that is taken now, and stays what it is.
+    let recovery = kai.say(ALICE, &alice.recovery[0]);
+    kai.answer(ALICE, recovery, |message| {
+        message.text().contains("Too many wrong codes")
+    });
+    kai.ground.auth_command(&["unlock", "alice"]).unwrap();
+
+    proves(&kai, &alice.recovery[0]);
+
+    kai.ask(ALICE, "echo it-runs", "it-runs");
+}
+
+#[test]
+fn a_rule_that_becomes_stricter_ends_what_ran_under_the_other() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    kai.ask(ALICE, "echo first", "first");
+    kai.ask(BOB, "echo bob", "bob");
+    let (alices, bobs) = (worker_pid(&kai, "alice"), worker_pid(&kai, "bob"));
+    assert!(alices.is_some());
+    let mut people = [Person::new("alice", ALICE.0), Person::new("bob", BOB.0)];
+    people[0].keys.push("second_factor: required".to_owned());
+    kai.ground.write_users(&people).unwrap();
+
+    kai.ground.broker_command(&["reload"]).unwrap();
+
+    wait_until("her worker ends", Duration::from_secs(2), || {
+        worker_pid(&kai, "alice").is_none()
+    });
+    let said = kai.say(ALICE, "echo second");
+    kai.answer(ALICE, said, |message| {
+        message.text().contains("kai-auth enroll")
+    });
+    assert_eq!(worker_pid(&kai, "bob"), bobs);
+}
+
+#[test]
+fn who_is_removed_and_comes_back_has_to_prove_it_again() {
+    if !is_root() {
+        return;
+    }
+    let (kai, alice) = enrolled(&[]);
+    is_asked(&kai, "echo first");
+    proves(&kai, &alice.authenticator.code());
+    wait_until("the first runs", PATIENCE, || agent_said(&kai, "first"));
+    let bob = Person::new("bob", BOB.0);
+    kai.ground.write_users(std::slice::from_ref(&bob)).unwrap();
+    kai.ground.broker_command(&["reload"]).unwrap();
+    wait_until("the worker ends", Duration::from_secs(2), || {
+        worker_pid(&kai, "alice").is_none()
+    });
+    kai.say(ALICE, "echo while-gone");
+    let people = [Person::new("alice", ALICE.0), bob];
+    kai.ground.write_users(&people).unwrap();
+    kai.ground.broker_command(&["reload"]).unwrap();
+    // The gateway has the new table a little later.
+    thread::sleep(Duration::from_millis(500));
+
+    is_asked(&kai, "echo second");
+
+    assert!(worker_pid(&kai, "alice").is_none());
+    proves(&kai, &alice.authenticator.code());
+    wait_until("the second runs", PATIENCE, || agent_said(&kai, "second"));
+    assert!(!agent_said(&kai, "while-gone"));
+}
+
+#[test]
+fn an_authd_that_hangs_ends_who_lives_by_a_proof_in_seconds() {
+    if !is_root() {
+        return;
+    }
+    let (kai, alice) = enrolled(&[]);
+    is_asked(&kai, "echo first");
+    proves(&kai, &alice.authenticator.code());
+    wait_until("the first runs", PATIENCE, || agent_said(&kai, "first"));
+
+    kai.ground.signal(Daemon::Authd, Signal::SIGSTOP).unwrap();
+
+    // It is asked every five seconds, and has two for its answer.
+    wait_until("the worker ends", Duration::from_secs(10), || {
+        worker_pid(&kai, "alice").is_none()
+    });
+    kai.ground.signal(Daemon::Authd, Signal::SIGCONT).unwrap();
+    // It forgot nothing.
+    kai.ask(ALICE, "echo second", "second");
 }

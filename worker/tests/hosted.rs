@@ -92,6 +92,39 @@ fn a_prompt_sent_again_is_told_again_and_runs_once() {
 }
 
 #[test]
+fn a_prompt_that_may_only_go_on_does_not_begin() {
+    let place =
+        Place::new("turn() { echo x >> $HOME/runs; say part; read -r go; done_; }\nprompts");
+    let mut worker = place.worker();
+    let go_on = |worker: &mut stage::Worker, id| {
+        worker.gateway.say(&ToWorker::Prompt(Prompt {
+            id: prompt_id(id),
+            text: "x".to_owned(),
+            model: None,
+            only_if_begun: true,
+        }));
+    };
+    go_on(&mut worker, 1);
+    assert_eq!(worker.gateway.outcome(1), Outcome::NotBegun);
+    assert!(!place.home().join("runs").exists());
+    // Nothing is kept of it: without the condition it runs.
+    worker.gateway.prompt(1, "x");
+    while worker.gateway.event(1) != TurnEvent::Text("part".into()) {}
+    go_on(&mut worker, 1);
+    assert_eq!(worker.gateway.event(1), TurnEvent::Accepted);
+    assert_eq!(worker.gateway.event(1), TurnEvent::Started);
+    worker.gateway.say(&ToWorker::Interrupt);
+    assert_eq!(worker.gateway.outcome(1), Outcome::Done);
+    go_on(&mut worker, 1);
+    assert_eq!(worker.gateway.outcome(1), Outcome::Done);
+    assert_eq!(
+        fs::read_to_string(place.home().join("runs")).unwrap(),
+        "x\n"
+    );
+    worker.end();
+}
+
+#[test]
 fn answers_outlive_the_worker_and_what_it_was_killed_in_is_said_to_be_cut_off() {
     let place = Place::new(
         "turn() { case $line in *hang*) say half; sleep 60;; *) say whole; done_;; esac; }\nprompts",
@@ -333,6 +366,7 @@ fn a_gateway_that_says_what_cannot_be_is_cut_off_and_the_worker_goes_on() {
         id: prompt_id(1),
         text: "x".repeat(limits::PROMPT + 1),
         model: None,
+        only_if_begun: false,
     }));
     assert_eq!(worker.gateway.next(), None);
 
@@ -407,6 +441,7 @@ fn instructions_of_the_home_and_a_change_of_model_reach_the_agent() {
             id: prompt_id(id),
             text: if id == 1 { "first".into() } else { "x".into() },
             model: model.map(|model| model.to_owned().try_into().unwrap()),
+            only_if_begun: false,
         }));
         worker.gateway.outcome(id)
     };

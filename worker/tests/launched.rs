@@ -181,6 +181,7 @@ impl Launched {
             id: PromptId::try_from(self.id).unwrap(),
             text: command.to_owned(),
             model: None,
+            only_if_begun: false,
         };
         let mut frame = Vec::new();
         codec::encode_frame(&ToWorker::Prompt(prompt), &mut frame).unwrap();

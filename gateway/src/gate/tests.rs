@@ -16,6 +16,7 @@ use teloxide::types::CallbackQueryId;
 use super::*;
 use crate::{
     inbox::{Received, Unanswered},
+    telegram::Posted,
     wording,
 };
 
@@ -50,6 +51,7 @@ fn arrival(number: i64, place: i64, text: &str, cleared: bool) -> Arrival {
         },
         replayed: cleared,
         like_a_code: Code::parse(text).is_some(),
+        in_topic: false,
     }
 }
 
@@ -74,9 +76,14 @@ struct Bench {
 
 impl Bench {
     fn new(rule: SecondFactor) -> Self {
+        Self::with_reading(rule, Duration::ZERO)
+    }
+
+    fn with_reading(rule: SecondFactor, reading: Duration) -> Self {
         let times = Times {
             idle: IDLE,
             question: QUESTION,
+            reading,
         };
         Self {
             gate: Gate::new(times, rule),
@@ -107,8 +114,14 @@ impl Bench {
         self.says(number, text);
         self.standing(Standing::CodeNeeded);
         for (place, version, _) in self.asks() {
-            self.gate.shown(place, version, 0);
+            self.gate.shown(place, version, self.posted(0));
         }
+    }
+
+    /// A message of the bot's that was posted now.
+    fn posted(&self, message: i32) -> Posted {
+        let at = self.now.unix;
+        Posted { message, at }
     }
 
     fn code(&mut self, number: i64) {
@@ -121,6 +134,8 @@ impl Bench {
             id: id(number),
             chat: chat(HOME),
             message: i32::try_from(message).unwrap(),
+            in_topic: false,
+            sent: self.now.unix,
             code: Code::parse("314159").unwrap(),
             reading: Reading::Wanted,
             asked_with: None,
@@ -145,7 +160,7 @@ impl Bench {
             })
             .into_iter()
             .flatten()
-            .map(|(id, ..)| (id, presence))
+            .map(|sought| (sought.id, presence))
             .collect();
         self.gate.looked(&asked, self.now, &mut self.out);
     }
@@ -240,7 +255,10 @@ fn nothing_passes_before_authd_has_spoken_but_what_is_free() {
     bench
         .gate
         .lock(id(2), chat(HOME), bench.now, &mut bench.out);
-    assert!(matches!(bench.out[..], [Effect::AskStanding(None)]));
+    assert!(matches!(
+        bench.out[..],
+        [Effect::AskStanding { grant: None, .. }]
+    ));
     let free = arrival(3, HOME, "/help", false);
     bench.gate.arrived(free, true, bench.now, &mut bench.out);
     assert_eq!(bench.admitted(), [3]);
@@ -318,9 +336,8 @@ fn a_code_lets_run_what_stood_above_it_in_its_own_chat_alone() {
     bench.says(3, "also from a thief");
     bench.standing(Standing::CodeNeeded);
     for (place, version, _) in bench.asks() {
-        bench
-            .gate
-            .shown(place, version, if i64::from(place) < 0 { 5 } else { 12 });
+        let posted = bench.posted(if i64::from(place) < 0 { 5 } else { 12 });
+        bench.gate.shown(place, version, posted);
     }
     bench.code(9);
     bench.verdict(9, granted(1));
@@ -510,6 +527,8 @@ fn a_code_that_comes_first_after_a_proof_has_ended_unnoticed_is_judged() {
         id: id(3),
         chat: chat(HOME),
         message: 3,
+        in_topic: false,
+        sent: bench.now.unix,
         code: Code::parse("271828").unwrap(),
         reading: Reading::Wanted,
         asked_with: Some(held),
@@ -522,12 +541,19 @@ fn a_code_that_comes_first_after_a_proof_has_ended_unnoticed_is_judged() {
 
 #[test]
 fn codes_are_always_deleted_and_those_that_cannot_help_are_not_asked_about() {
-    for reading in [Reading::Unknown, Reading::Changed, Reading::Locked(20_000)] {
+    for reading in [
+        Reading::Unknown,
+        Reading::Changed,
+        Reading::Locked(20_000),
+        Reading::Proven,
+    ] {
         let mut bench = Bench::new(SecondFactor::Optional);
         let presented = Presented {
             id: id(1),
             chat: chat(HOME),
             message: 4,
+            in_topic: false,
+            sent: 0,
             code: Code::parse("kai-AAAAA-BBBBB").unwrap(),
             reading,
             asked_with: None,
@@ -564,7 +590,8 @@ fn what_passed_before_a_restart_is_held_without_lapsing_and_goes_on_first() {
         text.contains("1. new") && text.contains("1. running"),
         "{text}"
     );
-    bench.gate.shown(place, version, 0);
+    let posted = bench.posted(0);
+    bench.gate.shown(place, version, posted);
     bench.pass_time(QUESTION);
     bench.tick();
     assert_eq!(bench.over(), [2]);
@@ -605,7 +632,7 @@ fn an_answer_that_was_asked_for_with_another_grant_says_nothing() {
     assert!(bench.asks().is_empty());
     assert!(matches!(
         bench.out.last(),
-        Some(Effect::AskStanding(Some(held))) if *held == grant(1)
+        Some(Effect::AskStanding { grant: Some(held), renew: true }) if *held == grant(1)
     ));
     bench.standing(Standing::Proven { until: 99_999 });
     assert_eq!(bench.admitted(), [1]);
@@ -618,15 +645,143 @@ fn while_something_runs_the_grant_is_renewed_and_otherwise_not() {
     bench.verdict(9, granted(1));
     let every = Duration::from_secs(60);
     assert_eq!(bench.gate.due(true), Some(bench.now.at + every));
-    assert!(bench.gate.due(false) > Some(bench.now.at + IDLE));
+    assert_eq!(bench.gate.due(false), Some(bench.now.at + IDLE));
     bench.pass_time(every);
     bench.gate.tick(true, bench.now, &mut bench.out);
     assert!(matches!(
         bench.out.last(),
-        Some(Effect::AskStanding(Some(_)))
+        Some(Effect::AskStanding { renew: true, .. })
     ));
     bench.standing(Standing::CodeNeeded);
     assert!(!bench.gate.is_open());
+}
+
+/// How often authd was asked how the user stands, and how often with a renewal.
+fn asked(bench: &Bench) -> (usize, usize) {
+    let asks = |wanted: &[bool]| {
+        let is_one =
+            |e: &&Effect| matches!(e, Effect::AskStanding { renew, .. } if wanted.contains(renew));
+        bench.out.iter().filter(is_one).count()
+    };
+    (asks(&[true, false]), asks(&[true]))
+}
+
+#[test]
+fn only_a_message_renews_the_grant_also_one_that_comes_while_something_else_is_asked() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.code(9);
+    bench.verdict(9, granted(1));
+    let proven = Standing::Proven { until: 99_999 };
+    let query = CallbackQueryId("1".to_owned());
+    bench.gate.pressed(query, bench.now, &mut bench.out);
+    bench.standing(proven);
+    bench
+        .gate
+        .entry(SecondFactor::Required, bench.now, &mut bench.out);
+    assert_eq!(asked(&bench), (2, 0));
+    bench.says(1, "hello");
+    bench.standing(proven);
+    bench.standing(proven);
+    // The answer to the question of before was one to the message, too.
+    assert_eq!(bench.admitted(), [1]);
+    assert_eq!(asked(&bench).1, 1);
+    bench.standing(proven);
+    let before = asked(&bench);
+    bench.says(2, "and");
+    assert_eq!(asked(&bench), (before.0 + 1, before.1 + 1));
+}
+
+#[test]
+fn the_idle_end_is_noticed_although_nothing_comes() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.code(9);
+    bench.verdict(9, granted(1));
+    bench.pass_time(IDLE);
+    bench.tick();
+    assert!(matches!(
+        bench.out.last(),
+        Some(Effect::AskStanding { renew: false, .. })
+    ));
+    // authd's clock began a little later.
+    bench.standing(Standing::Proven { until: 99_999 });
+    assert_eq!(bench.gate.due(false), Some(bench.now.at + AGAIN));
+    bench.pass_time(AGAIN);
+    bench.tick();
+    bench.standing(Standing::CodeNeeded);
+    assert!(!bench.gate.is_open());
+    assert!(matches!(bench.out.last(), Some(Effect::Shut)));
+}
+
+#[test]
+fn a_code_runs_only_what_its_question_has_shown_for_long_enough_to_be_read() {
+    let reading = Duration::from_secs(3);
+    let mut bench = Bench::with_reading(SecondFactor::Optional, reading);
+    bench.parks(1, "mine");
+    bench.pass_time(Duration::from_secs(20));
+    // While the owner types the code somebody else sends something.
+    bench.parks(2, "from a thief");
+    bench.pass_time(reading - Duration::from_secs(1));
+    bench.code(9);
+    bench.verdict(9, granted(1));
+    bench.looks(Presence::There);
+    assert_eq!(bench.admitted(), [1]);
+    assert_eq!(bench.over(), [2]);
+    assert_eq!(bench.said(words::TOO_LATE), 1);
+}
+
+#[test]
+fn nothing_is_asked_about_in_a_topic_and_a_code_sent_there_runs_nothing() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    let mut in_topic = arrival(1, GROUP, "a", false);
+    in_topic.in_topic = true;
+    bench
+        .gate
+        .arrived(in_topic, false, bench.now, &mut bench.out);
+    bench.standing(Standing::CodeNeeded);
+    assert_eq!(bench.said(words::NOT_IN_A_TOPIC), 1);
+    assert_eq!(bench.over(), [1]);
+    let elsewhere = arrival(2, GROUP, "from a thief", false);
+    bench
+        .gate
+        .arrived(elsewhere, false, bench.now, &mut bench.out);
+    bench.standing(Standing::CodeNeeded);
+    for (place, version, _) in bench.asks() {
+        let posted = bench.posted(3);
+        bench.gate.shown(place, version, posted);
+    }
+    let presented = Presented {
+        id: id(9),
+        chat: chat(GROUP),
+        message: 9,
+        in_topic: true,
+        sent: bench.now.unix,
+        code: Code::parse("314159").unwrap(),
+        reading: Reading::Wanted,
+        asked_with: None,
+    };
+    bench.gate.code(presented, bench.now, &mut bench.out);
+    bench.verdict(9, granted(1));
+    assert!(bench.gate.is_open());
+    assert!(bench.admitted().is_empty());
+}
+
+#[test]
+fn what_an_earlier_proof_let_through_goes_on_and_does_not_begin() {
+    for (standing, resumes) in [(Standing::NotEnrolled, false), (Standing::CodeNeeded, true)] {
+        let mut bench = Bench::new(SecondFactor::Optional);
+        let held = arrival(1, HOME, "a", true);
+        bench.gate.arrived(held, false, bench.now, &mut bench.out);
+        bench.standing(standing);
+        if resumes {
+            bench.code(9);
+            bench.verdict(9, granted(1));
+        }
+        let resume = bench.out.iter().find_map(|effect| match effect {
+            Effect::Admit { resume, .. } => Some(*resume),
+            _ => None,
+        });
+        assert_eq!(resume, Some(resumes));
+    }
 }
 
 #[test]
@@ -705,7 +860,6 @@ fn what_reads_like_a_code_is_never_quoted() {
     bench.says(1, "314159");
     bench.standing(Standing::CodeNeeded);
     assert!(bench.asks().is_empty());
-    assert_eq!(bench.over(), [1]);
     let deleted = |e: &Effect| matches!(e, Effect::DeleteCode { message: 1, .. });
     assert!(bench.out.iter().any(deleted));
     let held = arrival(2, HOME, "271828", true);

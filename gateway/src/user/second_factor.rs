@@ -120,9 +120,10 @@ impl User {
                         let words = words::not_begun(item.text());
                         self.means.reply(item.chat, Some(item.id), &words);
                     }
-                    let at_work = self.agenda.all().map(|item| {
-                        (item.chat, quote::beginning(item.text(), words::BEGINNING))
-                    });
+                    let at_work = self
+                        .agenda
+                        .all()
+                        .map(|item| (item.chat, quote::beginning(item.text(), words::BEGINNING)));
                     let mut more = Vec::new();
                     self.gate.hold(at_work.collect(), &mut more);
                     effects.extend(more);

@@ -149,6 +149,8 @@ struct Model {
 struct Enrolled {
     secret: [u8; 20],
     last_step: u64,
+    /// The latest step in which a code of theirs was looked at.
+    seen_step: u64,
     recovery: Vec<RecoveryCode>,
     failures: u32,
     lockouts: u32,
@@ -272,7 +274,10 @@ impl Played {
 
     /// The daemon, or the whole host, starts anew.
     fn restart(&mut self, host: bool) {
-        let (mut store, lines) = self.authority.take().expect("is there").into_parts();
+        let (mut store, lines) = {
+            let now = self.now();
+            self.authority.take().expect("is there").into_parts(now)
+        };
         if host {
             self.boot = 5;
         }
@@ -376,7 +381,7 @@ impl Played {
             return;
         }
         // What the full log did not take is counted first.
-        let mut lock = |row: &mut Enrolled| {
+        let lock = |row: &mut Enrolled| {
             row.failures = 0;
             let length = (LOCKOUT << row.lockouts.min(20)).min(LOCKOUT_LIMIT);
             row.lockouts += 1;
@@ -387,6 +392,7 @@ impl Played {
         let mut looked_at = 1;
         if std::mem::take(&mut person.uncounted) {
             row.failures += 1;
+            row.seen_step = row.seen_step.max(now);
             if row.failures == FAILURES {
                 let until = lock(row);
                 assert_eq!(verdict, Verdict::Locked { until });
@@ -396,9 +402,12 @@ impl Played {
             looked_at = 2;
         }
         assert_eq!(self.lines.looked_at(), looked_at, "{verdict:?}");
+        // A clock that was set back revives nothing.
+        let last = row.last_step.max(row.seen_step.saturating_sub(2));
+        row.seen_step = row.seen_step.max(now);
         let step = match code {
             Code::Totp(code) => (now.saturating_sub(1)..=now + 1)
-                .filter(|step| *step > row.last_step && totp(&row.secret, *step) == *code)
+                .filter(|step| *step > last && totp(&row.secret, *step) == *code)
                 .max(),
             Code::Recovery(_) => None,
         };
@@ -432,7 +441,16 @@ impl Played {
         let left = recovery.map(|_| row.recovery.len() as u8);
         assert_eq!(recovery_left, left);
         (row.failures, row.lockouts, row.locked) = (0, 0, None);
-        person.grant = Some((grant, boot + IDLE, boot + ABSOLUTE));
+        let replaced = person
+            .grant
+            .replace((grant, boot + IDLE, boot + ABSOLUTE))
+            .is_some_and(|(_, idle, absolute)| boot < idle && boot < absolute);
+        if replaced {
+            self.told(at);
+        } else {
+            // That it ended by itself, before.
+            self.ended();
+        }
     }
 
     /// How user `at` stands with the grant of user `of`, as the gateway or the broker asks it.
@@ -442,8 +460,9 @@ impl Played {
             .as_ref()
             .map(|(grant, ..)| grant.clone());
         let (user, now, boot) = (user(at), self.now(), self.boot);
+        let renew = boot.is_multiple_of(2);
         let standing = if gateway {
-            let request = gateway_authd::Request::Standing { user, grant };
+            let request = gateway_authd::Request::Standing { user, grant, renew };
             match self
                 .authority()
                 .to_gateway(State::Greeted, &request, now)
@@ -472,7 +491,7 @@ impl Played {
         match own {
             Some((_, idle, absolute)) if boot < *idle && boot < *absolute => {
                 assert!(matches!(standing, Standing::Proven { .. }), "{standing:?}");
-                if gateway {
+                if gateway && renew {
                     *idle = boot + IDLE;
                 }
             }
@@ -552,6 +571,7 @@ impl Played {
                 self.people[at].enrolled = Some(Enrolled {
                     secret,
                     last_step: right.expect("a wrong code confirmed"),
+                    seen_step: 0,
                     recovery,
                     failures: 0,
                     lockouts: 0,
@@ -569,6 +589,10 @@ impl Played {
             }
             admin_authd::Reply::NotDone(NotDone::Unavailable) => {
                 assert!(self.lines.full.get());
+                // A wrong one counts all the same.
+                if right.is_none() {
+                    self.pending = (wrong < 4).then_some((at, secret, replace, wrong + 1));
+                }
             }
             other => panic!("{other:?}"),
         }
@@ -591,6 +615,7 @@ impl Played {
             && let Some(row) = &mut self.people[at].enrolled
         {
             (row.failures, row.lockouts, row.locked) = (0, 0, None);
+            row.seen_step = 0;
         }
     }
 
@@ -643,7 +668,7 @@ impl Played {
 impl Drop for Played {
     fn drop(&mut self) {
         if let Some(authority) = self.authority.take() {
-            put_back(authority.into_parts().0);
+            put_back(authority.into_parts(moment(self.wall, self.boot)).0);
         }
     }
 }

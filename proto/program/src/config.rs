@@ -377,9 +377,7 @@ impl SecondFactor {
             lockout_limit: time("lockout_limit", DAY, 7 * DAY)?,
             reading: match map.optional("reading") {
                 // In seconds, because none at all is no time elsewhere.
-                Some(node) => {
-                    Duration::from_secs(u64::try_from(node.number(0..=60)?).unwrap_or(3))
-                }
+                Some(node) => Duration::from_secs(u64::try_from(node.number(0..=60)?).unwrap_or(3)),
                 None => Duration::from_secs(3),
             },
             failures: match map.optional("failures") {

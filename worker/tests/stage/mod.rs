@@ -270,6 +270,7 @@ impl Gateway {
             id: prompt_id(id),
             text: text.to_owned(),
             model: None,
+            only_if_begun: false,
         }));
     }
 

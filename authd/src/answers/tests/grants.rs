@@ -143,7 +143,7 @@ fn a_daemon_that_stops_says_of_each_grant_that_it_ended() {
     bench.events();
     let (now, lines) = (bench.now(), bench.lines.clone());
 
-    bench.authority.into_parts(now);
+    drop(bench.authority.into_parts(now));
 
     let written = lines.0.borrow().written.clone();
     assert_eq!(written.len(), 2);

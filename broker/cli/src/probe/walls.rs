@@ -223,6 +223,7 @@ fn prompt(
         id,
         text: "probe".to_owned(),
         model: None,
+        only_if_begun: false,
     });
     let mut frame = Vec::new();
     codec::encode_frame(&prompt, &mut frame).map_err(|error| unfinished(error.to_string()))?;

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// How long a question must have stood.
+const READING: Duration = Duration::from_secs(3);
+
 /// Something that happens.
 #[derive(Debug, Clone)]
 enum Happens {
@@ -55,7 +58,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         5 => (0..6_u8).prop_map(|presence| Happens::Looked { presence }),
         1 => Just(Happens::Ends),
         1 => Just(Happens::Refused),
-        2 => (0..150_u16).prop_map(|seconds| Happens::Time { seconds }),
+        2 => prop_oneof![0..6_u16, 0..150_u16].prop_map(|seconds| Happens::Time { seconds }),
     ]
 }
 
@@ -86,7 +89,7 @@ struct World {
     over: HashSet<PromptId>,
     /// Messages that were ever quoted; whose quote Telegram has shown; which a right code covers.
     quoted: HashSet<PromptId>,
-    shown: HashSet<PromptId>,
+    shown: HashMap<PromptId, u64>,
     at_code: HashMap<PromptId, HashSet<PromptId>>,
     covered: HashSet<PromptId>,
     there: HashSet<PromptId>,
@@ -99,7 +102,7 @@ struct World {
 impl World {
     fn new(free: bool) -> Self {
         Self {
-            bench: Bench::new(SecondFactor::Optional),
+            bench: Bench::with_reading(SecondFactor::Optional, READING),
             free,
             next: 0,
             questions: VecDeque::new(),
@@ -112,7 +115,7 @@ impl World {
             cleared: HashSet::new(),
             over: HashSet::new(),
             quoted: HashSet::new(),
-            shown: HashSet::new(),
+            shown: HashMap::new(),
             at_code: HashMap::new(),
             covered: HashSet::new(),
             there: HashSet::new(),
@@ -156,7 +159,11 @@ impl World {
                 // One that took long was sent before any question that stands.
                 let (seen, message) = match slow {
                     true => (HashSet::new(), 0),
-                    false => (self.shown.clone(), number),
+                    false => {
+                        let read = now.unix - READING.as_secs();
+                        let seen = self.shown.iter().filter(|(_, at)| **at <= read);
+                        (seen.map(|(id, _)| *id).collect(), number)
+                    }
                 };
                 self.at_code.insert(id(number), seen);
                 self.bench.code_in(number, message);
@@ -178,10 +185,12 @@ impl World {
                     let quotes = |id: &&PromptId| text.contains(&Self::quote_of((**id).into()));
                     // Codes are sent there.
                     if place == chat(HOME) {
-                        self.shown.extend(self.came.iter().filter(quotes));
+                        for id in self.came.iter().filter(quotes) {
+                            self.shown.entry(*id).or_insert(now.unix);
+                        }
                     }
-                    let question = i32::try_from(number).unwrap();
-                    self.bench.gate.shown(place, version, question);
+                    let posted = self.bench.posted(i32::try_from(number).unwrap());
+                    self.bench.gate.shown(place, version, posted);
                 }
             }
             Happens::Looked { presence } => {
@@ -261,7 +270,7 @@ impl World {
         let mut effects: VecDeque<Effect> = std::mem::take(&mut self.bench.out).into();
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::AskStanding(grant) => {
+                Effect::AskStanding { grant, .. } => {
                     let open = |question: &&Question| matches!(question, Question::Standing(_));
                     assert_eq!(self.questions.iter().filter(open).count(), 0);
                     self.questions.push_back(Question::Standing(grant));
@@ -273,8 +282,13 @@ impl World {
                     self.questions.push_back(Question::Verify(code));
                 }
                 Effect::Lock => self.questions.push_back(Question::Lock),
-                Effect::Admit { arrival, mark } => {
+                Effect::Admit {
+                    arrival,
+                    mark,
+                    resume,
+                } => {
                     let locks = effects.iter().any(|e| matches!(e, Effect::Interrupt));
+                    assert_eq!(resume, !self.free && arrival.message.cleared);
                     self.admitted(&arrival, mark, locks);
                 }
                 Effect::Settle(id)
@@ -301,7 +315,7 @@ impl World {
                         self.texts.remove(&chat);
                     }
                     self.looks
-                        .push_back(messages.into_iter().map(|(id, ..)| id).collect());
+                        .push_back(messages.into_iter().map(|sought| sought.id).collect());
                 }
                 Effect::Shut => {
                     assert!(!self.bench.gate.is_open());
