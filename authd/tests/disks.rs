@@ -319,8 +319,7 @@ fn a_disk_filled_by_users_stops_no_decision_while_the_reserves_last() {
         for place in ["log/filler", "state/filler"] {
             fill(&ground.path(place));
         }
-        let mut right = 0;
-        for _ in 0..2 {
+        for right in 0..2 {
             let mut gateway = Gateway::connect(&ground.run()).unwrap();
             for _ in 0..8 {
                 let wrong = enrolled.authenticator.wrong();
@@ -330,7 +329,6 @@ fn a_disk_filled_by_users_stops_no_decision_while_the_reserves_last() {
             let code = enrolled.authenticator.totp(authenticator::step() + right);
             let verdict = judged(&mut gateway, &alice, &code);
             assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
-            right += 1;
             // And it stops and starts on the full disk.
             ground.stop();
             ground.start();

@@ -282,7 +282,7 @@ impl Desk {
         let code = sent.text().and_then(Code::parse);
         let read = match &code {
             Some(code) => self.read(user, code).await,
-            None => Read::AsMessage,
+            None => Read::Message,
         };
         let place = CodePlace {
             id,
@@ -299,7 +299,7 @@ impl Desk {
             at: now(),
         };
         match (read, code) {
-            (Read::AsCode(reading, asked_with), Some(code)) => {
+            (Read::Code(reading, asked_with), Some(code)) => {
                 let presented = Presented {
                     id,
                     chat,
@@ -317,7 +317,7 @@ impl Desk {
             (read, code) => {
                 match read {
                     // The proof may end before it can go on, and then it may be a code that counts.
-                    Read::AsMessageOfOneEnrolled => taken.places.push(place),
+                    Read::Guarded => taken.places.push(place),
                     _ => taken.rows.push(received.clone()),
                 }
                 let arrival = Arrival {
@@ -339,7 +339,7 @@ impl Desk {
     /// answer, and no time while it is away.
     async fn read(&mut self, user: TelegramId, code: &Code) -> Read {
         let (Some(entry), Some(task)) = (self.roll.get(&user).cloned(), self.task(user)) else {
-            return Read::AsMessage;
+            return Read::Message;
         };
         let grant = task.pass.borrow().grant();
         let is_held = grant.is_some();
@@ -347,9 +347,9 @@ impl Desk {
         let asked = gateway_authd::User { name, id: user };
         let standing = self.means.authd.standing_now(asked, grant.clone()).await;
         let reading = match standing {
-            Some(Standing::NotEnrolled) => return Read::AsMessage,
+            Some(Standing::NotEnrolled) => return Read::Message,
             Some(Standing::Proven { .. }) if is_held => match code {
-                Code::Totp(_) => return Read::AsMessageOfOneEnrolled,
+                Code::Totp(_) => return Read::Guarded,
                 Code::Recovery(_) => Reading::Proven,
             },
             Some(Standing::Proven { .. } | Standing::CodeNeeded) => Reading::Wanted,
@@ -357,7 +357,7 @@ impl Desk {
             Some(Standing::Changed) => Reading::Changed,
             Some(Standing::Unavailable) | None => Reading::Unknown,
         };
-        Read::AsCode(reading, grant)
+        Read::Code(reading, grant)
     }
 
     fn send(&mut self, user: TelegramId, mail: Mail) {
@@ -379,11 +379,11 @@ impl Desk {
 /// How to read what looks like a code.
 enum Read {
     /// As one. What authd said, and of which grant.
-    AsCode(Reading, Option<Grant>),
+    Code(Reading, Option<Grant>),
     /// As a message like any other.
-    AsMessage,
-    /// The same, from somebody who has proved a second factor.
-    AsMessageOfOneEnrolled,
+    Message,
+    /// The same, from somebody who has proved a second factor: it is not written down.
+    Guarded,
 }
 
 /// Wipes a text that reads like a code from the update that brought it.

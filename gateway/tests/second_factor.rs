@@ -9,10 +9,15 @@
 
 mod stage;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use kai_emulators::bot_api::{
-    CallFilter, ChatId, Fault, FileKind, GroupKind, Message, MessageId, Refusal, Sent, UserId,
+    CallFilter, CallbackState, ChatId, Fault, FileKind, GroupKind, Message, MessageId, Refusal,
+    Sent, UserId,
 };
 use kai_proto::{
     conversation::{Outcome, ToWorker},
@@ -914,4 +919,55 @@ fn what_had_not_begun_when_the_proof_ended_does_not_run() {
     // What comes now is a message like any other.
     stage.says(ALICE, "and now");
     assert!(!worker.prompt().only_if_begun);
+}
+
+/// Posts a message with a button as the bot, as another version of kai may have; gives its number.
+fn posts_a_button(stage: &Stage, label: &str) -> MessageId {
+    let keyboard =
+        format!(r#"{{"inline_keyboard":[[{{"text":"{label}","callback_data":"{label}"}}]]}}"#);
+    let chat = ALICE.private_chat();
+    let body = format!(
+        r#"{{"chat_id":{},"text":"Shall it run?","reply_markup":{keyboard}}}"#,
+        chat.0
+    );
+    let url = stage.telegram.url();
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    let mut connection = TcpStream::connect(address).unwrap();
+    write!(
+        connection,
+        "POST /bot{}/sendMessage HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        stage.telegram.token(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"ok\":true"), "{answer}");
+    wait(stage, &["Shall it run?"]).id
+}
+
+#[test]
+fn a_button_is_answered_and_does_nothing_with_a_proof_or_without() {
+    let stage = stage();
+    let chat = ALICE.private_chat();
+    stage.says(ALICE, "/help");
+    wait(&stage, &["/lock"]);
+    let message = posts_a_button(&stage, "run");
+    let press = || stage.telegram.press(ALICE, chat, message, "run").unwrap();
+    let answered = |query: &str| {
+        let words = || match stage.telegram.callback(query) {
+            Some(CallbackState::Answered { text, .. }) => text,
+            _ => None,
+        };
+        eventually("the press is answered", || words().is_some());
+        words().unwrap()
+    };
+    assert!(answered(&press()).contains("Send your code first"));
+    assert!(!stage.broker.has_attach(ALICE));
+    proves(&stage);
+    let before = stage.authd.asked(ALICE).len();
+    assert!(!answered(&press()).contains("Send your code first"));
+    assert!(stage.authd.asked(ALICE).len() > before);
+    assert!(!stage.broker.has_attach(ALICE));
 }
