@@ -12,10 +12,10 @@ use std::{
 };
 
 use kai_audit::{Log, OpenError};
-use kai_program::config::Config;
+use kai_program::{config::Config, notify::Notifier};
 use kai_proto::{
-    admin_authd::AuthdStatus, codec::Message, connection::ConnectionError, ids::UnixSeconds,
-    sockets,
+    activation::Inherited, admin_authd::AuthdStatus, codec::Message, connection::ConnectionError,
+    ids::UnixSeconds, sockets,
 };
 use nix::{
     errno::Errno,
@@ -66,6 +66,9 @@ pub enum DaemonError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The service manager cannot be told.
+    #[error("cannot reach the service manager's socket, NOTIFY_SOCKET: {0}")]
+    Notify(io::Error),
     /// The audit log cannot be used.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -102,6 +105,7 @@ impl DaemonError {
 
 struct Daemon {
     listeners: [Listener; 3],
+    notifier: Notifier,
     peers: Peers,
     signals: SignalFd,
     /// Readable when the next grant ends. A timeout of poll(2) would stand still while the host sleeps.
@@ -119,7 +123,9 @@ struct Daemon {
 pub fn serve(config: &Config) -> Result<(), DaemonError> {
     let mut daemon = Daemon::start(config)?;
     info!("ready");
+    daemon.notifier.ready();
     daemon.run()?;
+    daemon.notifier.stopping();
     daemon.stop()
 }
 
@@ -134,6 +140,7 @@ impl Daemon {
         let store = Store::open(&state)?;
         let log = Log::open(&logs, kai_audit::Limits::STANDARD)?;
         let listeners = listen(config, &gateway)?;
+        let notifier = Notifier::connect(Instant::now()).map_err(DaemonError::Notify)?;
         let signals = signals()?;
         let next_end = timer()?;
         give_up_everything()?;
@@ -146,6 +153,7 @@ impl Daemon {
         let now = now()?;
         let mut daemon = Self {
             listeners,
+            notifier,
             peers: Peers::default(),
             signals,
             next_end,
@@ -170,6 +178,7 @@ impl Daemon {
         loop {
             let ready = self.wait()?;
             let now = Instant::now();
+            self.notifier.alive(now);
             if matches!(self.signals.read_signal(), Ok(Some(_))) {
                 return Ok(());
             }
@@ -213,9 +222,10 @@ impl Daemon {
         Ok(peers.map(|fd| fd.any().unwrap_or(true)).collect())
     }
 
-    /// How long no peer is late with a frame.
+    /// How long no peer is late with a frame, and the service manager waits for nothing.
     fn patience(&self) -> PollTimeout {
-        match self.peers.deadline() {
+        let due = [self.peers.deadline(), self.notifier.due()];
+        match due.into_iter().flatten().min() {
             None => PollTimeout::NONE,
             // Rounded up: a wait that ends early would spin until the moment has come.
             Some(due) => {
@@ -354,8 +364,10 @@ fn gateway_account(name: &str) -> Result<User, DaemonError> {
 
 fn listen(config: &Config, gateway: &User) -> Result<[Listener; 3], DaemonError> {
     let run = &config.paths.run;
-    let listener = |role, path: &Path, group: Option<Gid>, uid, limit| {
-        sockets::listen(path, group)
+    let mut inherited = Inherited::take().map_err(DaemonError::Listen)?;
+    let mut listener = |role, path: &Path, group: Option<Gid>, uid, limit| {
+        inherited
+            .listen(path, group)
             .map_err(DaemonError::Listen)
             .map(|socket| Listener {
                 role,
@@ -371,7 +383,7 @@ fn listen(config: &Config, gateway: &User) -> Result<[Listener; 3], DaemonError>
         sockets::admin_authd(run),
     );
     let connections = config.limits.connections;
-    Ok([
+    let listeners = [
         listener(
             Role::Gateway,
             &of_gateway,
@@ -381,7 +393,9 @@ fn listen(config: &Config, gateway: &User) -> Result<[Listener; 3], DaemonError>
         )?,
         listener(Role::Broker, &of_broker, None, root, ROOT_CONNECTIONS)?,
         listener(Role::Admin, &of_admin, None, root, ROOT_CONNECTIONS)?,
-    ])
+    ];
+    inherited.finish().map_err(DaemonError::Listen)?;
+    Ok(listeners)
 }
 
 /// The signals that end the daemon, as a descriptor.

@@ -11,8 +11,9 @@ use std::{
 };
 
 use kai_audit::OpenError;
-use kai_program::config::Config;
+use kai_program::{config::Config, notify::Notifier};
 use kai_proto::{
+    activation::Inherited,
     admin_broker,
     connection::Connection,
     gateway_broker,
@@ -66,6 +67,9 @@ pub enum DaemonError {
     /// A socket could not be made.
     #[error(transparent)]
     Listen(io::Error),
+    /// The service manager cannot be told.
+    #[error("cannot reach the service manager's socket, NOTIFY_SOCKET: {0}")]
+    Notify(io::Error),
     /// The capabilities could not be given up.
     #[error("cannot give up capabilities: {0}")]
     Capabilities(caps::errors::CapsError),
@@ -111,6 +115,7 @@ pub struct Daemon {
     pub(crate) gateway: Vec<Peer<gateway_broker::State>>,
     pub(crate) admin: Vec<Peer<admin::Admin>>,
     signals: SignalFd,
+    notifier: Notifier,
     next_key: u64,
 }
 
@@ -182,10 +187,15 @@ impl Daemon {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(system("getrlimit"))?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(system("setrlimit"))?;
         let run = &config.paths.run;
-        let gateway_listener = sockets::listen(&sockets::gateway_broker(run), Some(gateway.gid))
+        let mut inherited = Inherited::take().map_err(DaemonError::Listen)?;
+        let gateway_listener = inherited
+            .listen(&sockets::gateway_broker(run), Some(gateway.gid))
             .map_err(DaemonError::Listen)?;
-        let admin_listener =
-            sockets::listen(&sockets::admin_broker(run), None).map_err(DaemonError::Listen)?;
+        let admin_listener = inherited
+            .listen(&sockets::admin_broker(run), None)
+            .map_err(DaemonError::Listen)?;
+        inherited.finish().map_err(DaemonError::Listen)?;
+        let notifier = Notifier::connect(Instant::now()).map_err(DaemonError::Notify)?;
         let cgroups = claim_cgroups();
         capabilities::keep_only_needed().map_err(DaemonError::Capabilities)?;
         // Not before the sockets: they are the proof that there is no second broker, and a log has one
@@ -223,6 +233,7 @@ impl Daemon {
             gateway_listener,
             admin_listener,
             signals,
+            notifier,
             gateway: Vec::new(),
             admin: Vec::new(),
             next_key: 0,
@@ -231,6 +242,7 @@ impl Daemon {
     }
 
     fn run(&mut self) -> Result<(), DaemonError> {
+        self.notifier.ready();
         while !(self.stopping && self.workers.is_empty()) {
             self.turn()?;
         }
@@ -335,11 +347,16 @@ impl Daemon {
             .workers
             .iter()
             .filter_map(|(_, worker)| worker.next_look(idle));
-        peers.chain(workers).chain(self.authd_next_look(now)).min()
+        peers
+            .chain(workers)
+            .chain(self.authd_next_look(now))
+            .chain(self.notifier.due())
+            .min()
     }
 
     /// Does what the clock asks for.
     fn tick(&mut self, now: Instant) {
+        self.notifier.alive(now);
         let late = |due: Option<Instant>| due.is_some_and(|due| now >= due);
         self.gateway
             .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
@@ -388,6 +405,7 @@ impl Daemon {
 
     fn stop(&mut self) {
         self.stopping = true;
+        self.notifier.stopping();
         self.gateway.clear();
         let users: Vec<_> = self.workers.iter().map(|(user, _)| user).collect();
         for user in users {

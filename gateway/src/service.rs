@@ -4,19 +4,21 @@ use std::{
     env,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kai_program::config::Config;
+use kai_program::{config::Config, notify::Notifier};
 use kai_proto::sockets;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
+    time::sleep_until,
 };
 use tracing::{error, info, warn};
 
 use crate::{
     authd::Authd,
+    authorise::Roll,
     commands,
     gate::Times,
     inbox::{Inbox, OpenError},
@@ -86,6 +88,7 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
+    let notifier = Notifier::connect(Instant::now())?;
     let (inbox, saved, inbox_thread) = Inbox::open(&config.gateway_state(), now)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -111,6 +114,8 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
         let (strangers, reported) = mpsc::channel(STRANGERS);
         tokio::spawn(roll::keep(means.broker.clone(), reported, publish));
         tokio::spawn(introduce(Arc::clone(&means)));
+        let stopping = Arc::new(Notify::new());
+        tokio::spawn(tell(notifier, rolls.clone(), Arc::clone(&stopping)));
         info!("started");
         // A task of its own: a wake of the runtime's first future costs a system call.
         let polling = tokio::spawn(polling::run(means, saved, rolls, strangers));
@@ -119,6 +124,7 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        stopping.notify_one();
         telegram.close(FAREWELL).await;
         // What those calls showed is still to be noted down.
         tokio::task::yield_now().await;
@@ -130,6 +136,32 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
     inbox_thread.join();
     info!("stopped");
     Ok(())
+}
+
+/// Tells the service manager that this gateway is ready, once it knows its users and so receives messages;
+/// that it is alive; and that it stops.
+async fn tell(
+    mut notifier: Notifier,
+    mut rolls: watch::Receiver<Option<Arc<Roll>>>,
+    stopping: Arc<Notify>,
+) {
+    let mut ready = false;
+    loop {
+        let due = notifier.due();
+        tokio::select! {
+            known = rolls.wait_for(Option::is_some), if !ready => {
+                if known.is_err() {
+                    return;
+                }
+                ready = true;
+                notifier.ready();
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                notifier.alive(Instant::now());
+            }
+            () = stopping.notified() => return notifier.stopping(),
+        }
+    }
 }
 
 /// Learns the bot's name, by which commands in groups are told apart, and fills its menu.

@@ -9,7 +9,11 @@
 
 mod stage;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    time::{Duration, Instant},
+};
 
 use kai_emulators::bot_api::{
     CallFilter, CallbackState, EntityKind, Fault, GroupKind, Order, Refusal,
@@ -652,4 +656,42 @@ fn a_second_poller_is_logged_and_waited_for() {
             .log()
             .contains("another program receives this bot's messages")
     );
+}
+
+#[test]
+fn the_service_manager_hears_that_it_is_ready_alive_and_stopping() {
+    let mut stage = Stage::dark();
+    stage.authd.start();
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let name = place.path().join("notify");
+    let manager = UnixDatagram::bind(&name).unwrap();
+    fs::set_permissions(&name, PermissionsExt::from_mode(0o777)).unwrap();
+    let says = |patience| {
+        manager.set_read_timeout(Some(patience)).unwrap();
+        let mut word = [0; 64];
+        let length = manager.recv(&mut word).ok()?;
+        Some(String::from_utf8_lossy(&word[..length]).into_owned())
+    };
+    stage.start_gateway_with(&[
+        ("NOTIFY_SOCKET", &name.display().to_string()),
+        ("WATCHDOG_USEC", "900000"),
+    ]);
+    // It lives, and is not ready before the broker has told it who its users are.
+    for _ in 0..2 {
+        assert_eq!(says(LONG).as_deref(), Some("WATCHDOG=1"));
+    }
+    stage.broker.start();
+    while let Some(word) = says(LONG) {
+        if word == "READY=1" {
+            break;
+        }
+        assert_eq!(word, "WATCHDOG=1");
+    }
+    stage.stop_gateway();
+    let mut last = None;
+    while let Some(word) = says(Duration::from_millis(100)) {
+        last = Some(word);
+    }
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
 }

@@ -4,13 +4,14 @@
 mod skipped;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use kai_proto::sockets;
 use skipped::skipped;
 
 /// Each unit and the exposure that systemd-analyze(1) may find at most.
@@ -21,8 +22,9 @@ const UNITS: [(&str, f64); 3] = [
 ];
 
 /// What stands in every unit.
-const EVERYWHERE: [(&str, &str); 15] = [
-    ("Type", "exec"),
+const EVERYWHERE: [(&str, &str); 16] = [
+    ("Type", "notify"),
+    ("WatchdogSec", "30"),
     ("Restart", "always"),
     ("UMask", "0077"),
     ("LimitCORE", "0"),
@@ -58,9 +60,13 @@ fn tree() -> PathBuf {
 
 /// The directives of a unit's `[Service]`, in their order.
 fn directives(unit: &str) -> Vec<(String, String)> {
+    section(unit, "[Service]")
+}
+
+fn section(unit: &str, section: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(tree().join("systemd").join(unit)).unwrap();
     text.lines()
-        .skip_while(|line| *line != "[Service]")
+        .skip_while(|line| *line != section)
         .skip(1)
         .take_while(|line| !line.starts_with('['))
         .filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -157,6 +163,81 @@ fn the_broker_s_capabilities_are_those_that_it_keeps() {
     assert_eq!(words(&unit.join(" ")), words(&source));
 }
 
+/// The units of sockets: for each path its service, group and mode.
+fn socket_units() -> BTreeMap<String, [String; 4]> {
+    let units = fs::read_dir(tree().join("systemd")).unwrap();
+    let names = units.map(|unit| unit.unwrap().file_name().into_string().unwrap());
+    let sockets = names.filter(|name| name.ends_with(".socket"));
+    let read = |name: String| {
+        let all: BTreeMap<_, _> = section(&name, "[Socket]").into_iter().collect();
+        let keys = ["ListenStream", "Service", "SocketGroup", "SocketMode"];
+        let values = keys.map(|key| all[key].clone());
+        assert_eq!(all["SocketUser"], "root", "{name}");
+        (name, values)
+    };
+    sockets.map(read).collect()
+}
+
+#[test]
+fn each_peer_has_a_socket_of_its_own_where_the_programs_look_for_it() {
+    let run = Path::new("/run/kai");
+    let expected = [
+        (
+            "kai-authd-admin.socket",
+            sockets::admin_authd(run),
+            "root",
+            "0600",
+        ),
+        (
+            "kai-authd-broker.socket",
+            sockets::broker_authd(run),
+            "root",
+            "0600",
+        ),
+        (
+            "kai-authd.socket",
+            sockets::gateway_authd(run),
+            "kai-gateway",
+            "0660",
+        ),
+        (
+            "kai-broker-admin.socket",
+            sockets::admin_broker(run),
+            "root",
+            "0600",
+        ),
+        (
+            "kai-broker.socket",
+            sockets::gateway_broker(run),
+            "kai-gateway",
+            "0660",
+        ),
+    ];
+    let expected = expected.map(|(unit, path, group, mode)| {
+        let service = if unit.contains("authd") {
+            "kai-authd.service"
+        } else {
+            "kai-broker.service"
+        };
+        let path = path.display().to_string();
+        let values = [&path, service, group, mode].map(str::to_owned);
+        (unit.to_owned(), values)
+    });
+    assert_eq!(socket_units(), expected.into());
+    // Each service needs all of its own.
+    for (unit, [_, service, ..]) in socket_units() {
+        for key in ["Requires", "After"] {
+            let all = section(&service, "[Unit]").into_iter();
+            let all: String = all
+                .filter(|(name, _)| name == key)
+                .map(|(_, value)| value + " ")
+                .collect();
+            let named = all.split(' ').any(|name| name == unit);
+            assert!(named, "{service} lacks {key}={unit}");
+        }
+    }
+}
+
 #[test]
 fn systemd_finds_no_fault() {
     let directory = tempfile::tempdir().unwrap();
@@ -165,7 +246,9 @@ fn systemd_finds_no_fault() {
     fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["verify", "--man=no"]);
-    for (unit, _) in UNITS {
+    let sockets = socket_units();
+    let services = UNITS.map(|(unit, _)| unit.to_owned());
+    for unit in services.iter().chain(sockets.keys()) {
         let text = fs::read_to_string(tree().join("systemd").join(unit)).unwrap();
         // The programs are not installed here; that they can be executed is part of the judgement.
         let text: Vec<String> = text

@@ -16,9 +16,11 @@
 //! [`codec`] turns a message into bytes and back, [`frame`] cuts the stream into frames and
 //! [`limits`] bounds both. [`peer`] asks the kernel who is at the other end. [`connection`] is the
 //! non-blocking and blocking side for the root daemons and commands, [`framed`] (feature `tokio`)
-//! the asynchronous one.
+//! the asynchronous one. [`sockets`] makes the listeners, or takes those of the service manager
+//! ([`activation`]).
 #![deny(unsafe_code)]
 
+pub mod activation;
 pub mod admin_authd;
 pub mod admin_broker;
 pub mod broker_authd;

@@ -1,9 +1,22 @@
-//! The one system call that no safe library offers. The only unsafe code of this crate.
+//! What no safe library offers. The only unsafe code of this crate.
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
+
+/// Takes the descriptor of this number, which the process was started with and which nobody has taken yet.
+///
+/// # Errors
+/// `EBADF` if there is none.
+pub(crate) fn take_descriptor(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: asks about a number, whatever it stands for.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the caller takes each number once, before anything else is opened by it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
 
 /// `SO_PASSRIGHTS` of Linux 6.16, which libc does not name yet.
 const SO_PASSRIGHTS: libc::c_int = 83;

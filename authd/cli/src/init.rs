@@ -5,12 +5,11 @@
 
 use std::{path::Path, time::SystemTime};
 
-use kai_audit::{Limits, Log, Record};
+use kai_audit::{Limits, Log, OpenError, Record};
 use kai_authd::{audit, store::Store};
 use kai_program::{admin, config::Config};
-use kai_proto::sockets;
 
-use crate::{daemon, failure::Failure, terminal};
+use crate::{failure::Failure, terminal};
 
 /// Makes an empty database, unless there is one.
 ///
@@ -35,11 +34,6 @@ pub fn make(config: &Config) -> Result<(), Failure> {
 /// [`Failure::Running`] while the daemon has the database; [`Failure::Database`].
 pub fn restore(config: &Config, from: &Path, now: SystemTime) -> Result<(), Failure> {
     only_root()?;
-    match daemon::reach(daemon::NAME, &sockets::admin_authd(&config.paths.run)) {
-        Ok(_) => return Err(Failure::Running),
-        Err(Failure::Unreachable { .. }) => {}
-        Err(other) => return Err(other),
-    }
     let directory = config.authd_state();
     note(config, &audit::restore_asked(admin::acting(), from))?;
     Store::restore(from, &directory, now).map_err(database)?;
@@ -53,7 +47,11 @@ pub fn restore(config: &Config, from: &Path, now: SystemTime) -> Result<(), Fail
 
 /// Appends to authd's audit log, in the place of the daemon, which does not run beside this command.
 fn note(config: &Config, line: &Record) -> Result<(), Failure> {
-    let mut log = Log::open(&config.audit_log("authd"), Limits::STANDARD).map_err(database)?;
+    // Not by asking at its socket, which would have the service manager start it.
+    let mut log = match Log::open(&config.audit_log("authd"), Limits::STANDARD) {
+        Err(OpenError::Busy(_)) => return Err(Failure::Running),
+        other => other.map_err(database)?,
+    };
     let written = log.append(line, SystemTime::now());
     written.map_err(|error| database(format!("the audit log cannot be written: {error}")))?;
     log.close();

@@ -106,7 +106,13 @@ impl Stage {
 
     /// Starts the gateway, as an account without privileges.
     pub fn start_gateway(&mut self) {
+        self.start_gateway_with(&[]);
+    }
+
+    /// The same with this environment.
+    pub fn start_gateway_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = self.command();
+        command.envs(environment.iter().copied());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

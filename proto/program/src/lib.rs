@@ -7,6 +7,7 @@
 //! - [`trusted_file`]: opens a file once and judges it by that descriptor.
 //! - [`digest`]: what a file was when it was read, for the audit logs.
 //! - [`log`]: tracing to a terminal, to the journal, or as JSON lines.
+//! - [`notify`]: what a daemon tells the service manager.
 //! - [`json`]: the encoder of flat objects that the log is written with.
 #![forbid(unsafe_code)]
 
@@ -16,5 +17,6 @@ pub mod config;
 pub mod digest;
 pub mod json;
 pub mod log;
+pub mod notify;
 pub mod trusted_file;
 pub mod yaml;

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_program::config::Config;
+use kai_program::{config::Config, notify::Notifier};
 use kai_proto::{
     broker_authd::{Reply, Request, Standing, User},
     connection::{Client, Connection},
@@ -138,6 +138,7 @@ impl Stage {
             gateway: Vec::new(),
             admin: Vec::new(),
             signals: signals.unwrap(),
+            notifier: Notifier::connect(now).unwrap(),
             next_key: 0,
             config,
         };
