@@ -51,6 +51,9 @@ const PER_WAKE: usize = 32;
 /// Descriptors that are polled before those of the peers.
 const BEFORE_PEERS: usize = 5;
 
+/// How long the end may take: a log and a database are written once more.
+const STOP: Duration = Duration::from_secs(5);
+
 /// Exit status for what an admin must mend, as in sysexits(3): to start again is of no use before.
 pub const FOR_AN_ADMIN: u8 = 78;
 
@@ -125,7 +128,7 @@ pub fn serve(config: &Config) -> Result<(), DaemonError> {
     info!("ready");
     daemon.notifier.ready();
     daemon.run()?;
-    daemon.notifier.stopping();
+    daemon.notifier.stopping(STOP);
     daemon.stop()
 }
 

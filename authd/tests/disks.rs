@@ -11,13 +11,18 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use ground::{
     Enrolled, Ground, authenticator,
     peers::{Admin, Gateway, user},
     programs::is_root,
+};
+use kai_authd::{
+    attempt::{Counts, Lockout},
+    clock::Now,
+    store::{NewEnrolment, Secret, Store},
 };
 use kai_proto::{
     code::{Code, TotpCode},
@@ -28,6 +33,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
+use zeroize::Zeroizing;
 
 /// Runs `act` in a thread with a file system tree of its own: what is mounted in it goes with it and
 /// the daemons that it starts, however the test ends.
@@ -173,10 +179,12 @@ fn a_corrupt_database_is_refused() {
         ("empty".into(), Vec::new()),
         ("text".into(), b"not a database at all\n".repeat(1000)),
         ("cut in the middle".into(), good[..good.len() / 2].to_vec()),
-        ("cut in a page".into(), good[..good.len() - 100].to_vec()),
+        ("cut in a page".into(), good[..3 * 4096 + 1].to_vec()),
         ("zeroes".into(), vec![0; good.len()]),
     ];
-    for page in 0..good.len() / 4096 {
+    // A free page holds nothing that could be missed.
+    let is_free = |page: &usize| good[page * 4096..(page + 1) * 4096].iter().all(|b| *b == 0);
+    for page in (0..good.len() / 4096).filter(|page| !is_free(page)) {
         let mut bad = good.clone();
         // Behind the file's header, and the header of each page.
         let from = page * 4096 + if page == 0 { 100 } else { 0 };
@@ -336,6 +344,59 @@ fn a_disk_filled_by_users_stops_no_decision_while_the_reserves_last() {
 
         assert_eq!(ground.audited("code.refused"), 16);
         assert_eq!(ground.audited("code.accepted"), 2);
+    });
+}
+
+#[test]
+fn rows_that_grow_need_no_room_on_a_full_disk() {
+    if !is_root() {
+        return;
+    }
+    with_own_mounts(|| {
+        let place = tempfile::tempdir().unwrap();
+        small_disk(place.path());
+        let directory = place.path().join("authd");
+        for users in [3, 20, 60, 200] {
+            let mut store = Store::create(&directory).unwrap();
+            let change = store.change().unwrap();
+            for n in 1..=users {
+                let enrolment = NewEnrolment {
+                    user: &user(&format!("user{n}"), n),
+                    secret: &Secret::new(Zeroizing::new([7; 20])),
+                    since: 1,
+                    last_step: 0,
+                    recovery: &[],
+                };
+                change.enrol(&enrolment).unwrap();
+            }
+            change.commit().unwrap();
+            store.settle().unwrap();
+            fill(&place.path().join("filler"));
+
+            for round in 0..5 {
+                for n in 1..=users {
+                    let id = user("x", n).id;
+                    let change = store.change().unwrap();
+                    let now = Now {
+                        wall: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+                        boot: Duration::from_secs(1 << 30),
+                    };
+                    change.charge(id, 60_000_000).unwrap();
+                    let lockout = Lockout::of(Duration::from_secs(90_000), now);
+                    let counts = Counts {
+                        failures: 0,
+                        lockouts: 100_000,
+                    };
+                    let written = change
+                        .refuse(id, counts, Some(lockout))
+                        .and_then(|()| change.commit());
+                    assert!(written.is_ok(), "{users} users, round {round}: {written:?}");
+                }
+            }
+            drop(store);
+            fs::remove_file(place.path().join("filler")).unwrap();
+            fs::remove_dir_all(&directory).unwrap();
+        }
     });
 }
 

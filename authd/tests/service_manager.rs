@@ -153,5 +153,9 @@ fn it_says_when_it_is_ready_that_it_is_alive_and_that_it_stops() {
     while let Ok(length) = manager.recv(&mut word) {
         words.push(String::from_utf8_lossy(&word[..length]).into_owned());
     }
-    assert_eq!(words.last().map(String::as_str), Some("STOPPING=1"));
+    let last = words.last().unwrap();
+    assert!(
+        last.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC="),
+        "{last}"
+    );
 }

@@ -49,6 +49,9 @@ use crate::{
 /// Connections taken from one listener before others get their turn.
 pub(crate) const ACCEPTS_PER_WAKE: usize = 64;
 
+/// How long the end of all workers may take.
+const STOP: Duration = Duration::from_secs(10);
+
 /// Why the daemon does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -405,7 +408,7 @@ impl Daemon {
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.notifier.stopping();
+        self.notifier.stopping(STOP);
         self.gateway.clear();
         let users: Vec<_> = self.workers.iter().map(|(user, _)| user).collect();
         for user in users {

@@ -112,8 +112,10 @@ impl Daemon {
             return;
         }
         for (id, worker) in self.workers.iter() {
-            // Of one in its last turn it is known that the proof does not hold.
-            let settled = worker.life == WorkerLife::Dying || worker.is_in_last_turn();
+            // Of these it is known that the proof does not hold.
+            let settled = worker.life == WorkerLife::Dying
+                || worker.is_in_last_turn()
+                || worker.awaits_another_grant();
             if let (false, Some(user)) = (settled, self.users.get(id)) {
                 let grant = worker.proof.grant.clone();
                 self.authd
@@ -129,7 +131,8 @@ impl Daemon {
             return;
         };
         // One that was attached anew since was asked about anew.
-        if worker.is_in_last_turn() || worker.proof.grant.as_ref() != grant {
+        let settled = worker.is_in_last_turn() || worker.awaits_another_grant();
+        if settled || worker.proof.grant.as_ref() != grant {
             return;
         }
         match may_stay(rule, worker.proof.standing, standing) {

@@ -214,6 +214,12 @@ impl Worker {
         self.last_turn.is_some()
     }
 
+    /// True while the grant is awaited that took the place of the one behind the last attach.
+    #[must_use]
+    pub fn awaits_another_grant(&self) -> bool {
+        self.replaced_due.is_some()
+    }
+
     /// Ends the gateway's connection, whatever the worker does with its copy.
     pub fn end_connection(&mut self) {
         if let Some(connection) = self.attached.take() {

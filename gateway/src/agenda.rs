@@ -180,6 +180,20 @@ impl Agenda {
         })
     }
 
+    /// The answers to prompts that a worker was told on this connection and has not finished.
+    pub fn under_way(&self) -> impl Iterator<Item = &Arc<Answer>> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Prompt { answer, .. } if item.told && !answer.is_finished() => Some(answer),
+            _ => None,
+        })
+    }
+
+    /// True if an answer is whole and not delivered.
+    #[must_use]
+    pub fn has_undelivered(&self) -> bool {
+        self.items.iter().any(Item::is_finished)
+    }
+
     /// What is not finished, in its order.
     pub fn open(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| !item.is_finished())

@@ -186,11 +186,17 @@ impl Gate {
         if free {
             let mark = false;
             let resume = false;
-            return out.push(Effect::Admit {
+            out.push(Effect::Admit {
                 arrival,
                 mark,
                 resume,
             });
+            // A message all the same, to the idle end.
+            if matches!(self.proof, Proof::Given(_)) {
+                self.renew = true;
+                self.ask(now, out);
+            }
+            return;
         }
         if self.waiting.len() >= WAITING {
             let (chat, id) = (arrival.chat(), arrival.id());
@@ -278,7 +284,10 @@ impl Gate {
         }
         let way = way(standing, self.rule, matches!(self.proof, Proof::Given(_)));
         match way {
-            Way::Unknown => self.ask_at = Some(now.at + AGAIN),
+            Way::Unknown => {
+                self.renew |= renewed;
+                self.ask_at = Some(now.at + AGAIN);
+            }
             Way::Free => self.set(Proof::NotNeeded, out),
             Way::Proven { until } => self.ends = Some(in_here(until, now)),
             Way::Barred { bar, .. } => self.set(Proof::Missing(bar), out),
@@ -318,7 +327,7 @@ impl Gate {
                 self.ends = Some(in_here(until, now));
                 let hours = Duration::from_secs(until.saturating_sub(now.unix));
                 let thanks = words::thanks(hours, self.times.idle, recovery_left);
-                self.granted(grant, chat, &pending.covers, &thanks, now, out);
+                self.granted(grant, &pending, &thanks, now, out);
             }
             Ok(Verdict::Refused) => say(out, chat, None, words::REFUSED),
             Ok(Verdict::Locked { until }) => {

@@ -438,6 +438,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_reads_like_a_code_and_went_on_is_held_without_its_words() {
+        let (_directory, place) = place();
+        let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();
+        let Received {
+            id,
+            user,
+            chat,
+            message,
+            ..
+        } = received(4, "");
+        let place_of_it = CodePlace {
+            id,
+            user,
+            chat,
+            message,
+        };
+        inbox.cleared(id);
+        inbox.taken(vec![], vec![place_of_it]).await.unwrap();
+
+        let saved = reopened(&place, inbox, thread).await;
+
+        assert_eq!(saved.codes, []);
+        assert_eq!(saved.unanswered.len(), 1);
+        assert!(saved.unanswered[0].cleared);
+        let text = saved.unanswered[0].received.text.as_deref();
+        assert_eq!(text, Some("(six digits)"));
+    }
+
+    #[tokio::test]
     async fn what_was_cleared_is_so_after_a_restart_whichever_is_written_first() {
         let (_directory, place) = place();
         let (inbox, _, thread) = Inbox::open(&place, now()).unwrap();

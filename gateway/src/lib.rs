@@ -5,7 +5,7 @@
 //! a user's home, a key of the agent, or a secret of the second factor, and it must never write to the
 //! log what somebody said.
 //!
-//! - [`service`]: from the start to the end; [`token`]: the bot's token;
+//! - [`service`]: from the start to the end, which [`closing`] has come gently; [`token`]: the bot's token;
 //! - [`polling`]: receives updates; [`authorise`] judges them; [`inbox`] keeps them;
 //! - [`user`]: one task for each user, with what is to be told to the worker ([`agenda`]), the
 //!   connection to it ([`link`]) and what to do without one ([`trouble`]);
@@ -24,6 +24,7 @@ pub mod authd;
 pub mod authorise;
 pub mod broker;
 pub mod calls;
+pub mod closing;
 pub mod commands;
 pub mod delivery;
 pub mod gate;

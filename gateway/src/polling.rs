@@ -137,7 +137,11 @@ async fn next_batch(means: Arc<Means>, taken: Taken, offset: Option<i32>) -> Vec
         }
     }
     for (task, code) in codes {
-        let _ = task.send(Mail::Code(code));
+        let (id, chat, message) = (code.id, code.chat, code.message);
+        if task.send(Mail::Code(code)).is_err() {
+            // Its user is gone from the table.
+            user::delete_code(&means, id, chat, message);
+        }
     }
     let mut wait = WAITS.0;
     let mut said = None;

@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc, sync::OnceLock, time::Duration};
 
 use kai_proto::ids::{ChatId, PromptId};
 
-use crate::{authd::Authd, gate::Times, inbox::Inbox, rendered::Rendered, telegram::Telegram};
+use crate::{
+    authd::Authd, closing::Closing, gate::Times, inbox::Inbox, rendered::Rendered,
+    telegram::Telegram,
+};
 
 /// Between two tries to write an answer down.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,6 +24,8 @@ pub struct Means {
     pub times: Times,
     /// The broker's socket.
     pub broker: PathBuf,
+    /// How far the gateway's end has come.
+    pub closing: Closing,
     /// The bot's own name, once Telegram has said it.
     pub me: OnceLock<String>,
 }

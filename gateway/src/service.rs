@@ -11,7 +11,7 @@ use kai_program::{config::Config, notify::Notifier};
 use kai_proto::sockets;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     time::sleep_until,
 };
 use tracing::{error, info, warn};
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     authd::Authd,
     authorise::Roll,
+    closing::{Closing, Phase},
     commands,
     gate::Times,
     inbox::{Inbox, OpenError},
@@ -31,6 +32,8 @@ use crate::{
 
 /// How long calls that are under way may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long it may take to say that what ran was stopped.
+const GOODBYE: Duration = Duration::from_secs(8);
 /// Between two tries to learn the bot's name.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// Strangers that wait to be reported; more are not worth it.
@@ -108,23 +111,30 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
                 reading: config.second_factor.reading,
             },
             broker: sockets::gateway_broker(&config.paths.run),
+            closing: Closing::default(),
             me: OnceLock::new(),
         });
         let (publish, rolls) = watch::channel(None);
         let (strangers, reported) = mpsc::channel(STRANGERS);
         tokio::spawn(roll::keep(means.broker.clone(), reported, publish));
         tokio::spawn(introduce(Arc::clone(&means)));
-        let stopping = Arc::new(Notify::new());
-        tokio::spawn(tell(notifier, rolls.clone(), Arc::clone(&stopping)));
+        let patience = config.limits.stop;
+        let phases = means.closing.follow();
+        tokio::spawn(tell(notifier, rolls.clone(), phases, patience + GOODBYE));
         info!("started");
         // A task of its own: a wake of the runtime's first future costs a system call.
-        let polling = tokio::spawn(polling::run(means, saved, rolls, strangers));
+        let polling = tokio::spawn(polling::run(Arc::clone(&means), saved, rolls, strangers));
         tokio::select! {
             _ = polling => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        stopping.notify_one();
+        tokio::select! {
+            () = finish(&means.closing, patience) => {}
+            // Whoever says it twice does not want to wait.
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
         telegram.close(FAREWELL).await;
         // What those calls showed is still to be noted down.
         tokio::task::yield_now().await;
@@ -138,14 +148,26 @@ pub fn serve(config: &Config) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// Lets what runs finish for `patience`, and then stops it.
+async fn finish(closing: &Closing, patience: Duration) {
+    if closing.come_to(Phase::Finishing, patience).await {
+        return;
+    }
+    info!("what has not finished by now is stopped");
+    if !closing.come_to(Phase::Stopping, GOODBYE).await {
+        warn!("not everybody could be told that their turn was stopped");
+    }
+}
+
 /// Tells the service manager that this gateway is ready, once it knows its users and so receives messages;
-/// that it is alive; and that it stops.
+/// that it is alive; and that it stops, which may take as long as `goodbye`.
 async fn tell(
     mut notifier: Notifier,
     mut rolls: watch::Receiver<Option<Arc<Roll>>>,
-    stopping: Arc<Notify>,
+    mut phases: watch::Receiver<Phase>,
+    goodbye: Duration,
 ) {
-    let mut ready = false;
+    let (mut ready, mut stopping) = (false, false);
     loop {
         let due = notifier.due();
         tokio::select! {
@@ -159,7 +181,14 @@ async fn tell(
             () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                 notifier.alive(Instant::now());
             }
-            () = stopping.notified() => return notifier.stopping(),
+            closing = phases.wait_for(|phase| *phase != Phase::Open), if !stopping => {
+                if closing.is_err() {
+                    return;
+                }
+                stopping = true;
+                notifier.stopping(goodbye + FAREWELL);
+            }
+            else => return,
         }
     }
 }

@@ -2,12 +2,13 @@
 //! to be done, and starts a delivery for each answer. Users never wait for each other.
 
 mod asks;
+mod ending;
 mod second_factor;
 
 pub use second_factor::delete_code;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -31,6 +32,7 @@ use crate::{
     authd::NoVerdict,
     authorise::may_talk_in,
     broker::AttachError,
+    closing::Phase,
     gate::{Arrival, Gate, Presence, Presented},
     link::{Event, Link},
     pass::{Pass, PassView},
@@ -104,6 +106,9 @@ pub fn start(means: Arc<Means>, entry: UserEntry, model: Option<ModelName>) -> T
         last_delivery: None,
         deliveries: HashMap::new(),
         attached_at: None,
+        phase: Phase::Open,
+        busy: false,
+        told_closing: HashSet::new(),
     };
     tokio::spawn(user.run(mailbox));
     Task { mail, pass: view }
@@ -132,12 +137,20 @@ struct User {
     deliveries: HashMap<PromptId, AbortHandle>,
     /// When the worker said Hello.
     attached_at: Option<Instant>,
+    /// How far the gateway's end has come.
+    phase: Phase,
+    /// True if something is under way that the end waits for.
+    busy: bool,
+    /// Chats that were told that their messages wait for the gateway's next start.
+    told_closing: HashSet<ChatId>,
 }
 
 impl User {
     async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Mail>) {
+        let mut phases = self.means.closing.follow();
         loop {
             self.advance().await;
+            self.note_busy();
             let reminder = self.reminder();
             tokio::select! {
                 biased;
@@ -146,11 +159,16 @@ impl User {
                     Some(mail) => self.take(mail).await,
                 },
                 event = self.link.event() => self.happened(event).await,
+                Ok(()) = phases.changed() => {
+                    let phase = *phases.borrow_and_update();
+                    self.closes(phase).await;
+                }
                 () = sleep_until(reminder.unwrap_or_else(Instant::now).into()),
                     if reminder.is_some() => self.remind().await,
             }
         }
         self.forget(|_| false).await;
+        self.means.closing.is_busy(self.entry.id, false);
         info!(
             user = i64::from(self.entry.id),
             "no longer a user, connection ended"
@@ -164,7 +182,9 @@ impl User {
         }
         if self.link.is_attached() {
             let model = self.model.as_ref().or(self.entry.model.as_ref());
-            while let Some((id, request)) = self.agenda.next(model) {
+            while self.phase == Phase::Open
+                && let Some((id, request)) = self.agenda.next(model)
+            {
                 let is_stop = request == ToWorker::Interrupt;
                 self.link.tell(request).await;
                 if is_stop {
@@ -175,9 +195,14 @@ impl User {
             for id in std::mem::take(&mut self.unacknowledged) {
                 self.link.tell(ToWorker::Acknowledge(id)).await;
             }
-        } else if self.agenda.needs_worker() {
+        } else if self.wants_worker() {
             self.link.want();
         }
+    }
+
+    /// True if something may be told to a worker, and is to be.
+    fn wants_worker(&self) -> bool {
+        self.gate.is_open() && self.phase == Phase::Open && self.agenda.needs_worker()
     }
 
     async fn take(&mut self, mail: Mail) {
@@ -247,7 +272,7 @@ impl User {
                 if lived.is_some_and(|lived| lived > LIVED) {
                     self.trouble.is_over();
                 }
-                if self.gate.is_open() && self.agenda.needs_worker() {
+                if self.wants_worker() {
                     let pause = self.trouble.ended(Instant::now());
                     self.link.want_after(pause);
                 }

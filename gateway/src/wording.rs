@@ -38,6 +38,12 @@ pub const AUTHD_AWAY: &str = "The second factor cannot be checked right now: you
 /// While every place for a worker is taken.
 pub const NO_PLACE: &str = "All places for agents are taken: your message is kept and goes on as \
     soon as one is free.";
+/// To a message while kai stops.
+pub const CLOSING: &str = "kai is being restarted: your message waits, and goes on by itself as soon as kai \
+    is back.";
+/// Below an answer that the end of kai cut off.
+pub const CLOSED: &str = "Stopped here, because kai is being restarted. The session goes on with your next \
+    message.";
 /// While the inbox cannot be written.
 pub const NOT_STORED: &str = "kai cannot store your message, because its disk is full or broken; \
     it is tried again until it works, and the admin should know.";

@@ -693,5 +693,85 @@ fn the_service_manager_hears_that_it_is_ready_alive_and_stopping() {
     while let Some(word) = says(Duration::from_millis(100)) {
         last = Some(word);
     }
-    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    let last = last.unwrap();
+    assert!(
+        last.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC="),
+        "{last}"
+    );
+}
+
+#[test]
+fn a_gateway_that_stops_lets_a_turn_finish_and_begins_none() {
+    let mut stage = Stage::new();
+    stage.says(ALICE, "long work");
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "half");
+    stage.wait_for(ALICE, "half");
+
+    stage.terminate_gateway();
+    let late = stage.says(ALICE, "and then this");
+    stage.wait_until(ALICE.private_chat(), |m| {
+        m.text().contains("your message waits")
+    });
+    assert!(stage.telegram.wait_confirmed(late.update.unwrap(), LONG));
+    assert_eq!(worker.told_soon(), None);
+    worker.text(prompt, " and half");
+    worker.finish(prompt, Outcome::Done);
+
+    let began = Instant::now();
+    assert!(stage.wait_for_gateway().success());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(stage.heard(ALICE).contains(&"half and half".to_owned()));
+    stage.start_gateway();
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "and then this");
+}
+
+#[test]
+fn a_turn_that_does_not_finish_in_time_is_stopped_and_its_user_told() {
+    let mut stage = Stage::dark_with("limits: {stop: 1s}\n");
+    stage.authd.start();
+    stage.broker.start();
+    stage.start_gateway();
+    stage.says(ALICE, "long work");
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "half");
+    stage.wait_for(ALICE, "half");
+
+    let began = Instant::now();
+    stage.terminate_gateway();
+    assert_eq!(worker.told(), Some(ToWorker::Interrupt));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    stage.wait_until(ALICE.private_chat(), |m| {
+        m.text()
+            .contains("Stopped here, because kai is being restarted")
+    });
+    assert!(stage.wait_for_gateway().success());
+    assert!(began.elapsed() < Duration::from_secs(6));
+
+    // It is over: the next gateway does not ask for it again.
+    stage.start_gateway();
+    stage.says(ALICE, "next");
+    let worker = stage.worker(ALICE);
+    assert_eq!(worker.prompt().text, "next");
+}
+
+#[test]
+fn a_gateway_that_is_told_twice_does_not_wait() {
+    let mut stage = Stage::new();
+    stage.says(ALICE, "long work");
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    std::thread::sleep(Duration::from_millis(200));
+    stage.terminate_gateway();
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    stage.terminate_gateway();
+    assert!(stage.wait_for_gateway().success());
+    assert!(began.elapsed() < Duration::from_secs(6));
 }

@@ -332,6 +332,7 @@ impl<T: Tree> Host<T> {
     fn detach(&mut self) {
         self.link = None;
         self.effects.frames = Vec::new();
+        self.engine.connection_ended();
     }
 
     /// From now on this is the gateway's connection.

@@ -125,6 +125,42 @@ fn a_prompt_that_may_only_go_on_does_not_begin() {
 }
 
 #[test]
+fn what_waits_behind_a_turn_begins_only_for_whoever_asks_on_the_living_connection() {
+    let place =
+        Place::new("turn() { echo x >> $HOME/runs; say part; read -r go; done_; }\nprompts");
+    let mut worker = place.worker();
+    worker.gateway.prompt(1, "x");
+    while worker.gateway.event(1) != TurnEvent::Text("part".into()) {}
+    worker.gateway.prompt(2, "x");
+    assert_eq!(worker.gateway.event(2), TurnEvent::Accepted);
+    let only_on = |id| {
+        ToWorker::Prompt(Prompt {
+            id: prompt_id(id),
+            text: "x".to_owned(),
+            model: None,
+            only_if_begun: true,
+        })
+    };
+    worker.gateway.say(&only_on(2));
+    assert_eq!(worker.gateway.outcome(2), Outcome::NotBegun);
+    worker.gateway.prompt(3, "x");
+    assert_eq!(worker.gateway.event(3), TurnEvent::Accepted);
+
+    worker.attach_again();
+    worker.gateway.say(&only_on(3));
+    assert_eq!(worker.gateway.outcome(3), Outcome::NotBegun);
+    worker.gateway.say(&only_on(1));
+    assert_eq!(worker.gateway.event(1), TurnEvent::Accepted);
+    worker.gateway.say(&ToWorker::Interrupt);
+    assert_eq!(worker.gateway.outcome(1), Outcome::Done);
+    assert_eq!(
+        fs::read_to_string(place.home().join("runs")).unwrap(),
+        "x\n"
+    );
+    worker.end();
+}
+
+#[test]
 fn answers_outlive_the_worker_and_what_it_was_killed_in_is_said_to_be_cut_off() {
     let place = Place::new(
         "turn() { case $line in *hang*) say half; sleep 60;; *) say whole; done_;; esac; }\nprompts",

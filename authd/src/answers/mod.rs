@@ -28,6 +28,7 @@ use crate::{
     attempt::Rules,
     audit::{self, AuditLog, Record},
     clock::Now,
+    codes,
     grants::{Grants, Limits},
     store::{Change, Found, Store, StoreError},
     throttle::Throttle,
@@ -97,6 +98,8 @@ pub struct Authority<L> {
     log: L,
     grants: Grants,
     throttle: Throttle,
+    /// The latest step of the wall's clock that this run has seen: it may be set back.
+    newest_step: u64,
     /// Whose last attempt could not be written down.
     uncounted: BTreeSet<TelegramId>,
     rules: Rules,
@@ -137,6 +140,7 @@ impl<L: AuditLog> Authority<L> {
             log,
             grants: Grants::new(settings.limits),
             throttle: Throttle::new(),
+            newest_step: 0,
             uncounted: BTreeSet::new(),
             rules: settings.rules,
             random,
@@ -162,6 +166,7 @@ impl<L: AuditLog> Authority<L> {
 
     /// Ends the grants whose time is over. Every request does so first; this is for when none comes.
     pub fn expire(&mut self, now: Now) {
+        self.newest_step = self.newest_step.max(codes::step(now.unix()));
         for (user, end) in self.grants.expire(now) {
             self.note_end(&user, end, now);
         }

@@ -104,7 +104,8 @@ impl<L: AuditLog> Authority<L> {
         (self.random)(random.as_mut())?;
         let change = self.store.change()?;
         change.charge(user.id, codes::step(now.unix()))?;
-        let proof = match compare(&change, enrolled, code, now)? {
+        let seen = enrolled.seen_step.max(self.newest_step);
+        let proof = match compare(&change, enrolled, code, seen, now)? {
             Ok(proof) => proof,
             Err(wrong) => return refuse(change, &mut self.log, enrolled, wrong, self.rules, now),
         };
@@ -133,11 +134,13 @@ impl<L: AuditLog> Authority<L> {
     }
 }
 
-/// Compares a code with what there is of its kind, and writes what follows if it is right.
+/// Compares a code with what there is of its kind, and writes what follows if it is right; `seen` is the
+/// latest step that is known to have been.
 fn compare(
     change: &Change,
     enrolled: &Enrolled,
     code: &Code,
+    seen: u64,
     now: Now,
 ) -> Result<Result<Proof, Wrong>, StoreError> {
     let id = enrolled.user.id;
@@ -146,7 +149,7 @@ fn compare(
         Code::Totp(code) => {
             let step = codes::step(now.unix());
             // What could have been taken before counts as used: a clock that is set back revives nothing.
-            let over = enrolled.seen_step.saturating_sub(codes::AROUND + 1);
+            let over = seen.saturating_sub(codes::AROUND + 1);
             let last = enrolled.last_step.max(over);
             match codes::compare(&change.secret(id)?, code, step, last) {
                 Compared::Accepted(step) => Ok(Proof::Step(step)),

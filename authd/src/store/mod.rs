@@ -170,7 +170,7 @@ impl Store {
         let path = place::file_in(directory);
         let mut database = schema::open(&path)?;
         schema::judge(&database, &path)?;
-        schema::upgrade(&mut database).map_err(|error| schema::damaged(&path, error))?;
+        schema::upgrade(&mut database).map_err(schema::failed(&path))?;
         // The journal stays, with the room that it has on the disk.
         database
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -272,9 +272,12 @@ impl Store {
         settled
     }
 
-    /// Keeps room for the journal, which was made anew.
+    /// Keeps room for the journal, which was made anew, and in the file, where rows grow.
     fn reserve(&self) {
         // Without it codes are judged as long as the disk has room.
+        if let Err(error) = schema::keep_free_pages(&self.database) {
+            warn!("no room is kept in the database: {error}");
+        }
         if let Err(error) = schema::reserve(&self.path) {
             warn!("no room is kept for the database: {error}");
         }

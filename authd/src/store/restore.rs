@@ -49,7 +49,7 @@ impl Store {
 
 fn mend(database: &mut Connection, path: &Path, now: SystemTime) -> Result<(), StoreError> {
     schema::judge(database, path)?;
-    schema::upgrade(database).map_err(|error| schema::damaged(path, error))?;
+    schema::upgrade(database).map_err(schema::failed(path))?;
     let change = Change::new(database.transaction().map_err(schema::failed(path))?, path);
     change.age_codes(codes::step(clock::unix(now)).saturating_add(codes::AROUND))?;
     change.commit()

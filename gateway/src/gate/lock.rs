@@ -26,6 +26,8 @@ impl Gate {
     pub fn lock(&mut self, id: PromptId, chat: ChatId, now: Now, out: &mut Vec<Effect>) {
         match self.proof {
             Proof::Given(_) | Proof::Missing(Bar::Code) => {
+                let before = self.take_waiting(|_| true).into_iter();
+                out.extend(before.map(|arrival| Effect::Settle(arrival.id())));
                 self.lock_now(id, chat, now, out);
                 self.flush(out);
             }

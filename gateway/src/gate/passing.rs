@@ -1,7 +1,10 @@
 //! What waits and what becomes of it once authd has spoken: it passes, it is parked or held, or it is
 //! refused. And what a right code lets run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use kai_proto::{
     grant::Grant,
@@ -9,7 +12,9 @@ use kai_proto::{
 };
 
 use super::{
-    Arrival, Effect, Gate, Now, Presence, Proof, Sought, Thing, in_here,
+    Arrival, Effect, Gate, Now, Presence, Proof, Sought, Thing, Waiting,
+    codes::Pending,
+    in_here,
     lock::has_nothing_to_lock,
     parked::{Item, NotKept},
     rule::{Bar, Way},
@@ -129,8 +134,7 @@ impl Gate {
     pub(super) fn granted(
         &mut self,
         grant: Grant,
-        chat: ChatId,
-        covers: &[PromptId],
+        code: &Pending,
         thanks: &str,
         now: Now,
         out: &mut Vec<Effect>,
@@ -141,7 +145,8 @@ impl Gate {
         self.codes.clear();
         self.dirty.clear();
         self.admit_held(out);
-        let covered = |item: &Item| covers.contains(&item.arrival.id());
+        let chat = code.chat;
+        let covered = |item: &Item| code.covers.contains(&item.arrival.id());
         let (run, late): (Vec<_>, Vec<_>) = self.parked.take().into_iter().partition(covered);
         let mut questions = std::mem::take(&mut self.questions);
         if !questions.contains(&chat) {
@@ -161,6 +166,20 @@ impl Gate {
             out.push(Effect::Settle(item.arrival.id()));
             let quotes = unseen.entry(item.arrival.chat()).or_default();
             quotes.push(item.quote);
+        }
+        for arrival in self.take_waiting(|since| since <= code.since) {
+            let (id, chat) = (arrival.id(), arrival.chat());
+            let received = arrival.message.received;
+            out.push(match arrival.like_a_code {
+                true => Effect::DeleteCode {
+                    id,
+                    chat,
+                    message: received.message,
+                },
+                false => Effect::Settle(id),
+            });
+            let quotes = unseen.entry(chat).or_default();
+            quotes.push(received.text.unwrap_or_default());
         }
         for (chat, quotes) in unseen {
             say(out, chat, None, &words::not_run(words::TOO_LATE, &quotes));
@@ -183,6 +202,22 @@ impl Gate {
             });
             self.releasing.extend(run);
         }
+    }
+
+    /// Takes out what waits for authd's word since a time that `fits` and was not let through before.
+    pub(super) fn take_waiting(&mut self, fits: impl Fn(Instant) -> bool) -> Vec<Arrival> {
+        let mut taken = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.what {
+                Thing::Message { arrival, .. }
+                    if fits(waiting.since) && !arrival.message.cleared =>
+                {
+                    taken.push(arrival);
+                }
+                what => self.waiting.push_back(Waiting { what, ..waiting }),
+            }
+        }
+        taken
     }
 
     /// It was seen whether the messages that a code lets run are still there.

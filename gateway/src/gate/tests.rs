@@ -624,6 +624,7 @@ fn what_is_at_work_when_the_proof_ends_is_asked_about() {
 fn an_answer_that_was_asked_for_with_another_grant_says_nothing() {
     let mut bench = Bench::new(SecondFactor::Optional);
     bench.code(9);
+    bench.pass_time(Duration::from_millis(1));
     bench.says(1, "hello");
     bench.verdict(9, granted(1));
     // To the question that was asked without it.
@@ -727,6 +728,46 @@ fn a_code_runs_only_what_its_question_has_shown_for_long_enough_to_be_read() {
     assert_eq!(bench.admitted(), [1]);
     assert_eq!(bench.over(), [2]);
     assert_eq!(bench.said(words::TOO_LATE), 1);
+}
+
+#[test]
+fn what_waits_for_authd_when_a_code_comes_does_not_run_by_it() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.says(1, "from a thief");
+    bench.standing(Standing::Unavailable);
+    bench.says(2, "271828");
+    bench.pass_time(Duration::from_millis(1));
+    bench.code(9);
+    bench.pass_time(Duration::from_millis(1));
+    bench.says(3, "after the code");
+    bench.verdict(9, granted(1));
+    assert_eq!(bench.over(), [1]);
+    let told =
+        |e: &Effect| matches!(e, Effect::Say { words, .. } if words.contains("from a thief"));
+    assert!(bench.out.iter().any(told));
+    let spelt = |e: &Effect| matches!(e, Effect::Say { words, .. } if words.contains("271828"));
+    assert!(!bench.out.iter().any(spelt));
+    for _ in 0..3 {
+        bench.pass_time(AGAIN);
+        bench.tick();
+        bench.standing(Standing::Proven { until: 99_999 });
+    }
+    assert_eq!(bench.admitted(), [3]);
+}
+
+#[test]
+fn lock_ends_what_waits_for_authd_too() {
+    let mut bench = Bench::new(SecondFactor::Optional);
+    bench.code(9);
+    bench.verdict(9, granted(1));
+    bench.says(1, "a");
+    bench
+        .gate
+        .lock(id(8), chat(HOME), bench.now, &mut bench.out);
+    assert_eq!(bench.over(), [1]);
+    bench.standing(Standing::Proven { until: 99_999 });
+    bench.standing(Standing::CodeNeeded);
+    assert!(bench.asks().is_empty() && bench.admitted().is_empty());
 }
 
 #[test]

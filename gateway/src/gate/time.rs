@@ -87,6 +87,7 @@ impl Gate {
     pub(super) fn kept_waiting(&self) -> Option<(ChatId, Instant)> {
         let told = |waiting: &Waiting| Some((waiting.what.chat()?, waiting.since + PATIENCE));
         let first = self.waiting.iter().find_map(told);
-        first.filter(|_| !self.told_away)
+        // What a code lets run is not authd's to answer.
+        first.filter(|_| !self.told_away && self.releasing.is_empty())
     }
 }

@@ -18,6 +18,10 @@ const VERSION: i64 = 3;
 /// Telegram itself forgets an update after a day.
 const KEPT: UnixSeconds = 7 * 24 * 3600;
 
+/// In place of a text that reads like a code and went on as a message: it is written down nowhere, and what
+/// has begun of it is known by its number.
+const UNWRITTEN: &str = "(six digits)";
+
 /// How many messages may be cleared before they are taken.
 const EARLY: usize = 10_000;
 
@@ -146,15 +150,16 @@ impl Store {
     fn read(&self) -> Result<Saved, rusqlite::Error> {
         let mut saved = Saved::default();
         let mut statement = self.database.prepare(
-            "SELECT update_id, user, chat, message, text, received_at, parts, cleared
-             FROM message WHERE answered = 0 AND code = 0 ORDER BY arrival",
+            "SELECT update_id, user, chat, message, iif(code, ?1, text), received_at, parts, cleared
+             FROM message WHERE answered = 0 AND (code = 0 OR cleared = 1) ORDER BY arrival",
         )?;
-        let mut rows = statement.query([])?;
+        let mut rows = statement.query([UNWRITTEN])?;
         while let Some(row) = rows.next()? {
             saved.unanswered.push(unanswered(row)?);
         }
         let mut statement = self.database.prepare(
-            "SELECT update_id, user, chat, message FROM message WHERE answered = 0 AND code = 1",
+            "SELECT update_id, user, chat, message FROM message
+             WHERE answered = 0 AND code = 1 AND cleared = 0",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -219,8 +224,8 @@ impl Store {
                     drop(insert);
                     let mut insert = transaction.prepare_cached(
                         "INSERT OR IGNORE INTO message
-                         (update_id, arrival, user, chat, message, received_at, code)
-                         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch(), 1)",
+                         (update_id, arrival, user, chat, message, received_at, code, cleared)
+                         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch(), 1, ?6)",
                     )?;
                     for code in codes {
                         insert.execute(params![
@@ -229,6 +234,7 @@ impl Store {
                             i64::from(code.user),
                             i64::from(code.chat),
                             code.message,
+                            early.remove(&code.id),
                         ])?;
                         next_arrival += 1;
                     }
@@ -299,7 +305,8 @@ fn settle(
         .prepare_cached(
             "INSERT INTO message (update_id, arrival, user, chat, message, received_at, answered)
              VALUES (?1, ?2, 0, 0, 0, unixepoch(), 1)
-             ON CONFLICT (update_id) DO UPDATE SET answered = 1, text = NULL, parts = ''",
+             ON CONFLICT (update_id) DO UPDATE
+             SET answered = 1, user = 0, chat = 0, message = 0, text = NULL, parts = ''",
         )?
         .execute(params![i64::from(id), arrival])?;
     Ok(())

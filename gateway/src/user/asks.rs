@@ -52,6 +52,7 @@ impl User {
         let reply = |text: &str| self.means.reply(chat, Some(id), text);
         match commands::read(&text, self.means.me.get().map(String::as_str)) {
             Ask::Prompt => {
+                self.tell_closing(chat);
                 let answer = Arc::<Answer>::default();
                 self.deliver(place, &answer, &parts);
                 let what = What::Prompt {
@@ -65,7 +66,10 @@ impl User {
             Ask::New | Ask::Stop | Ask::Model(_) if past == Past::Proven => {
                 reply(&words::not_begun(&text));
             }
-            Ask::New => self.agenda.add(place, What::NewSession, past),
+            Ask::New => {
+                self.tell_closing(chat);
+                self.agenda.add(place, What::NewSession, past);
+            }
             Ask::Stop => self.stop(place),
             Ask::Status if self.link.is_attached() => {
                 self.describing

@@ -224,15 +224,15 @@ async fn look(
         };
         (sought, presence)
     });
-    announced(telegram, seen.collect(), until).await
+    announced(telegram, seen.collect()).await
 }
 
 /// Says what runs now; what could not be said of does not.
 async fn announced(
     telegram: &Telegram,
     seen: Vec<(Sought, Presence)>,
-    until: tokio::time::Instant,
 ) -> Vec<(PromptId, Presence)> {
+    let until = tokio::time::Instant::now() + LOOK;
     let mut run: BTreeMap<ChatId, Vec<&str>> = BTreeMap::new();
     for (sought, presence) in &seen {
         if *presence == Presence::There {

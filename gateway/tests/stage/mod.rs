@@ -149,10 +149,19 @@ impl Stage {
 
     /// SIGTERM; gives the exit status.
     pub fn stop_gateway(&mut self) -> ExitStatus {
-        let mut gateway = self.gateway.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.id()).unwrap());
+        self.terminate_gateway();
+        self.wait_for_gateway()
+    }
+
+    /// SIGTERM.
+    pub fn terminate_gateway(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.gateway_pid()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        gateway.wait().unwrap()
+    }
+
+    /// The exit status of a gateway that ends.
+    pub fn wait_for_gateway(&mut self) -> ExitStatus {
+        self.gateway.take().unwrap().wait().unwrap()
     }
 
     fn log_file(&self) -> PathBuf {

@@ -170,6 +170,8 @@ pub struct Played {
     sent: Vec<Code>,
     wall: u64,
     boot: u64,
+    /// The latest step that this run of authd has seen.
+    newest: u64,
 }
 
 impl Default for Played {
@@ -216,6 +218,7 @@ impl Played {
             sent: Vec::new(),
             wall: 1_800_000_000,
             boot: 1000,
+            newest: 0,
         };
         for at in 0..USERS - 1 {
             played.begin(at, false);
@@ -284,6 +287,7 @@ impl Played {
         let now = self.now();
         store.anchor_lockouts(now).expect("memory can be written");
         self.authority = Some(Authority::new(store, lines, SETTINGS, chance));
+        self.newest = 0;
         self.session = Session::default();
         self.pending = None;
         for person in &mut self.people {
@@ -353,6 +357,7 @@ impl Played {
     /// Whether `verdict` is the one that the model has for `code`.
     fn judge(&mut self, at: usize, code: &Code, verdict: Verdict) {
         let (now, boot, full) = (self.now_step(), self.boot, self.lines.full.get());
+        let newest = self.newest.max(now);
         let wall = self.wall;
         let person = &mut self.people[at];
         let Some(row) = &mut person.enrolled else {
@@ -403,7 +408,7 @@ impl Played {
         }
         assert_eq!(self.lines.looked_at(), looked_at, "{verdict:?}");
         // A clock that was set back revives nothing.
-        let last = row.last_step.max(row.seen_step.saturating_sub(2));
+        let last = row.last_step.max(row.seen_step.max(newest).saturating_sub(2));
         row.seen_step = row.seen_step.max(now);
         let step = match code {
             Code::Totp(code) => (now.saturating_sub(1)..=now + 1)
@@ -616,6 +621,7 @@ impl Played {
         {
             (row.failures, row.lockouts, row.locked) = (0, 0, None);
             row.seen_step = 0;
+            self.newest = self.wall / STEP;
         }
     }
 
@@ -648,6 +654,7 @@ impl Played {
     /// Every grant that is over is told, and no other.
     fn ends_are_told(&mut self) {
         let now = self.now();
+        self.newest = self.newest.max(self.now_step());
         self.authority().expire(now);
         let told = self.ended();
         for at in 0..USERS {

@@ -109,6 +109,8 @@ pub struct Limits {
     pub turn: Duration,
     /// The longest run of one tool.
     pub tool: Duration,
+    /// How long a gateway that stops lets what runs go on.
+    pub stop: Duration,
 }
 
 /// How long a proof of the second factor holds, and what wrong codes cost. Who must have one stands in
@@ -350,6 +352,7 @@ impl Limits {
             silence: time(map.optional("silence"), 5)?,
             turn: time(map.optional("turn"), 60)?,
             tool: time(map.optional("tool"), 30)?,
+            stop: time(map.optional("stop"), 1)?,
         };
         map.finish()?;
         Ok(limits)

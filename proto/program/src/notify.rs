@@ -58,9 +58,10 @@ impl Notifier {
         self.say("READY=1");
     }
 
-    /// The daemon was told to stop, and does so.
-    pub fn stopping(&self) {
-        self.say("STOPPING=1");
+    /// The daemon was told to stop, and does so, in this time at most.
+    pub fn stopping(&self, within: Duration) {
+        let within = within.as_micros();
+        self.say(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={within}"));
     }
 
     /// When [`alive`](Self::alive) is to be called next; none if nobody waits for it.

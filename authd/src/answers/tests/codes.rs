@@ -119,6 +119,15 @@ fn a_clock_that_is_set_neither_shortens_a_lockout_nor_revives_a_code() {
     bench.wall = used_at;
     assert_eq!(bench.verify(&alice.user, used), Verdict::Refused);
 
+    // One that nobody sent while it was good.
+    bench.pass(HOUR);
+    bench.unlock("alice");
+    let unsent = alice.code(bench.step());
+    bench.wall += 2 * MINUTE;
+    assert_eq!(bench.standing(&alice.user, None), Standing::CodeNeeded);
+    bench.wall -= 2 * MINUTE;
+    assert_eq!(bench.verify(&alice.user, unsent), Verdict::Refused);
+
     // One that was sent when it was over already, and so never accepted.
     bench.pass(HOUR);
     bench.unlock("alice");

@@ -92,6 +92,9 @@ struct World {
     shown: HashMap<PromptId, u64>,
     at_code: HashMap<PromptId, HashSet<PromptId>>,
     covered: HashSet<PromptId>,
+    /// What had come when each code did, and what had when a right one did and no earlier proof let through.
+    came_before: HashMap<PromptId, HashSet<PromptId>>,
+    unproven: HashSet<PromptId>,
     there: HashSet<PromptId>,
     edited: HashSet<PromptId>,
     texts: HashMap<ChatId, (u64, String)>,
@@ -118,6 +121,8 @@ impl World {
             shown: HashMap::new(),
             at_code: HashMap::new(),
             covered: HashSet::new(),
+            came_before: HashMap::new(),
+            unproven: HashSet::new(),
             there: HashSet::new(),
             edited: HashSet::new(),
             texts: HashMap::new(),
@@ -166,6 +171,7 @@ impl World {
                     }
                 };
                 self.at_code.insert(id(number), seen);
+                self.came_before.insert(id(number), self.came.clone());
                 self.bench.code_in(number, message);
             }
             Happens::Edit { which } => {
@@ -249,6 +255,8 @@ impl World {
                         self.live = Some(grant(self.grants));
                         // None after /lock forgot the code.
                         self.covered.extend(&self.at_code[&code]);
+                        let before = self.came_before[&code].difference(&self.over);
+                        self.unproven.extend(before.copied().collect::<Vec<_>>());
                         granted(self.grants)
                     }
                     _ => Ok(Verdict::Refused),
@@ -353,7 +361,8 @@ impl World {
         assert!(self.bench.gate.is_open() || locks);
         assert!(self.free || self.grants > 0);
         assert_eq!(mark, !self.free && !arrival.message.cleared);
-        if self.quoted.contains(&id) && !self.cleared.contains(&id) {
+        if (self.quoted.contains(&id) || self.unproven.contains(&id)) && !self.cleared.contains(&id)
+        {
             assert!(self.covered.contains(&id), "{id} was not shown");
             assert!(self.there.contains(&id), "{id} was not looked at");
             assert!(!self.edited.contains(&id), "{id} was edited");

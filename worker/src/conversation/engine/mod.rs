@@ -164,6 +164,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The gateway's connection ended: what waits behind the running prompt does not begin before it is
+    /// asked for again. What let it through may not hold any more.
+    pub fn connection_ended(&mut self) {
+        self.queue.clear();
+    }
+
     fn prompt(&mut self, prompt: Prompt, now: Instant, out: &mut Effects) {
         let id = prompt.id;
         if let Some(turn) = self.running.as_mut().filter(|turn| turn.prompt == id) {
@@ -171,7 +177,8 @@ impl Engine {
             return;
         }
         out.event(id, TurnEvent::Accepted);
-        if self.queue.iter().any(|queued| queued.id == id) {
+        let queued = self.queue.iter().position(|queued| queued.id == id);
+        if queued.is_some() && !prompt.only_if_begun {
         } else if self.journal.is_finished(id) {
             self.answer_again(id, out);
         } else if let Some((_, finished)) = self.unkept.iter().find(|(known, _)| *known == id) {
@@ -179,6 +186,7 @@ impl Engine {
         } else if self.journal.is_acknowledged(id) {
             out.event(id, TurnEvent::Finished(without_cost(Outcome::Done)));
         } else if prompt.only_if_begun {
+            queued.and_then(|at| self.queue.remove(at));
             // Not kept: whoever sends it again without this condition has it run.
             out.event(id, TurnEvent::Finished(without_cost(Outcome::NotBegun)));
         } else if self.queue.len() >= QUEUE {
