@@ -93,6 +93,18 @@ pub enum Failure {
         /// What its mode should be.
         wanted: u32,
     },
+    /// Two files say different things.
+    #[error("install.yaml and kai.yaml say different things for `{key}`; change one of them")]
+    Conflict {
+        /// About what.
+        key: &'static str,
+    },
+    /// authd's database was there and is gone.
+    #[error(
+        "{0}: is gone, and with it who has a second factor; bring a copy back with `kai-auth init --restore FILE`, \
+         or begin with nobody enrolled with `kai-auth init`"
+    )]
+    LostDatabase(PathBuf),
     /// A home belongs to another account than that it is the home of.
     #[error(
         "{path}: belongs to uid {owner} and is to be the home of {account}; name another account, or move it away"
@@ -181,6 +193,14 @@ pub enum Failure {
         problem: Box<Failure>,
         /// What was done before, and what to do now.
         done: String,
+    },
+    /// What was just brought about is not there.
+    #[error("{thing}: {still}, although it was just changed; does something else change it?")]
+    Stays {
+        /// What.
+        thing: String,
+        /// How it stands.
+        still: String,
     },
     /// There is no version to go back to.
     #[error("there is no version before this one to go back to")]

@@ -6,18 +6,29 @@
 //! - [`settings`]: `install.yaml`, what the admin decided, and `config`, which asks for it;
 //! - [`root`]: the tree that is changed, walked by descriptors, written file by whole file;
 //! - [`accounts`]: which accounts and groups that tree has;
+//! - [`source`]: the directory that kai is installed from;
+//! - [`desired`]: the list of all that there shall be; [`items`] the kinds of things on it;
+//! - [`apply`]: `apply` and `rollback`, which bring it about;
+//! - [`agent`]: the agent's program;
+//! - [`tools`]: Debian's own programs;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
 //! - [`show`]: puts findings into lines or JSON;
 //! - [`failure`]: why something was not done.
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod agent;
+pub mod apply;
 pub mod checks;
+pub mod desired;
 pub mod failure;
 pub mod host;
+pub mod items;
 pub mod root;
 pub mod settings;
 pub mod show;
+pub mod source;
+pub mod tools;
 
 use std::{
     io::{self, Write},
@@ -57,6 +68,10 @@ enum Command {
     /// Asks what kai shall be here, and writes it to install.yaml; takes flags or a file where there is no
     /// terminal.
     Config(settings::command::Config),
+    /// Makes this host what install.yaml says, and prints each change. A second run changes nothing.
+    Apply(apply::Apply),
+    /// Goes back to the version before.
+    Rollback(apply::Place),
 }
 
 /// Runs the command with the process's own arguments.
@@ -66,6 +81,8 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Check { json } => check(&arguments.config, json),
         Command::Config(asked) => settings::command::run(&asked),
+        Command::Apply(asked) => apply::run(&asked),
+        Command::Rollback(place) => apply::rollback(&place),
     };
     done.unwrap_or_else(|problem| {
         eprintln!("kai-install: {problem}");

@@ -1,0 +1,386 @@
+//! What must be nobody else's: the token, the table of users, authd's database; and kai.yaml, which is the
+//! admin's from the moment that it is there.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use kai_brokerd::{
+    accounts::{Account, Unfit},
+    policy::Kernel,
+    sys,
+    users::Users,
+};
+use kai_program::config::Config;
+use kai_proto::ids::AccountName;
+use nix::unistd::{Gid, Uid};
+use zeroize::Zeroizing;
+
+use super::{Goes, Item, Standing};
+use crate::{
+    accounts::Accounts,
+    failure::Failure,
+    root::{Access, Kind, Root},
+    settings::{Settings, Token},
+    tools,
+};
+
+/// Where the token is.
+pub const TOKEN: &str = "/etc/kai/credentials/telegram-token";
+/// Where kai.yaml is.
+pub const CONFIG: &str = "/etc/kai/kai.yaml";
+/// Where the table of users is.
+pub const USERS: &str = "/etc/kai/users.yaml";
+/// Where the version is that runs.
+pub const CURRENT: &str = "/opt/kai/current";
+const AUTHD: &str = "/var/lib/kai/authd";
+const DATABASE: &str = "/var/lib/kai/authd/authd.sqlite";
+const SECRET: u32 = 0o600;
+
+/// Refuses a secret that is not root's alone; false if there is none.
+fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
+    let Some(found) = root.look(path)? else {
+        return Ok(false);
+    };
+    if found.kind != Kind::File || found.names != 1 {
+        return Err(Failure::NotA {
+            path: root.shown(path),
+            wanted: "regular file of one name",
+        });
+    }
+    if found.access.uid != 0 || found.access.mode & 0o077 != 0 {
+        return Err(Failure::ForeignSecret {
+            path: root.shown(path),
+            owner: found.access.uid,
+            mode: found.access.mode,
+            wanted: SECRET,
+        });
+    }
+    Ok(true)
+}
+
+/// The bot's token, where systemd takes it from for the gateway alone.
+pub struct BotToken(pub Option<Token>);
+
+impl fmt::Display for BotToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret {TOKEN}")
+    }
+}
+
+impl Item for BotToken {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        let there = is_root_s_alone(root, TOKEN.as_ref())?;
+        Ok(match (&self.0, there) {
+            (None, false) => return Err(Failure::NoToken),
+            (None, true) => Standing::Right,
+            (Some(_), false) => Standing::Missing,
+            (Some(token), true) => {
+                let text = Zeroizing::new(root.read_text(TOKEN.as_ref())?.unwrap_or_default());
+                if text.trim() == token.reveal() {
+                    Standing::Right
+                } else {
+                    Standing::Differs("is another token".to_owned())
+                }
+            }
+        })
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        let token = self.0.as_ref().ok_or(Failure::NoToken)?;
+        let text = Zeroizing::new(format!("{}\n", token.reveal()));
+        root.write(TOKEN.as_ref(), &mut text.as_bytes(), Access::root(SECRET))
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        let there = root.look(TOKEN.as_ref())?.is_some();
+        root.remove(TOKEN.as_ref())?;
+        Ok(there)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithData
+    }
+}
+
+/// kai.yaml, written once; what it says later is the admin's.
+pub struct KaiYaml {
+    /// What install.yaml says.
+    pub settings: Settings,
+    /// The agent that is run if install.yaml names none.
+    pub agent: &'static str,
+}
+
+impl KaiYaml {
+    fn text(&self) -> String {
+        use crate::settings::quoted;
+        let mut text = String::from(
+            "# What kai runs with; every key is in its README. Yours to change: kai-install wrote it once.\n",
+        );
+        if let Some(url) = &self.settings.api_url {
+            text.push_str(&format!("telegram:\n  api_url: {}\n", quoted(url)));
+        }
+        let command = match &self.settings.agent_command {
+            Some(words) => {
+                let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                format!("[{}]", words.join(", "))
+            }
+            None => self.agent.to_owned(),
+        };
+        text.push_str(&format!("agent:\n  command: {command}\n"));
+        if let Some(url) = &self.settings.base_url {
+            text.push_str(&format!("  base_url: {}\n", quoted(url)));
+        }
+        text
+    }
+}
+
+impl fmt::Display for KaiYaml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {CONFIG}")
+    }
+}
+
+impl Item for KaiYaml {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        let (Some(found), Some(text)) = (
+            root.look(CONFIG.as_ref())?,
+            root.read_text(CONFIG.as_ref())?,
+        ) else {
+            return Ok(Standing::Missing);
+        };
+        let config = Config::parse(CONFIG.as_ref(), &text)?;
+        let wishes = [
+            (
+                "telegram.api_url",
+                self.settings
+                    .api_url
+                    .as_deref()
+                    .is_none_or(|url| url.trim_end_matches('/') == config.telegram.api_url),
+            ),
+            (
+                "agent.command",
+                self.settings
+                    .agent_command
+                    .as_ref()
+                    .is_none_or(|words| *words == config.agent.command),
+            ),
+            (
+                "agent.base_url",
+                self.settings.base_url.as_deref().is_none_or(|url| {
+                    Some(url.trim_end_matches('/')) == config.agent.base_url.as_deref()
+                }),
+            ),
+        ];
+        if let Some((key, _)) = wishes.iter().find(|(_, same)| !same) {
+            return Err(Failure::Conflict { key });
+        }
+        if found.access.uid != 0 || found.access.mode & 0o022 != 0 {
+            return Err(Failure::ForeignSecret {
+                path: root.shown(CONFIG.as_ref()),
+                owner: found.access.uid,
+                mode: found.access.mode,
+                wanted: 0o644,
+            });
+        }
+        // The daemons that are not root's read it too.
+        Ok(Standing::of(
+            (found.access.mode & 0o444 != 0o444)
+                .then(|| format!("has mode {:04o} in place of 0644", found.access.mode))
+                .into_iter()
+                .collect(),
+        ))
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        let access = Access::root(0o644);
+        if root.look(CONFIG.as_ref())?.is_some() {
+            return root.give(CONFIG.as_ref(), access);
+        }
+        root.write(CONFIG.as_ref(), &mut self.text().as_bytes(), access)
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        let there = root.look(CONFIG.as_ref())?.is_some();
+        root.remove(CONFIG.as_ref())?;
+        Ok(there)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithData
+    }
+}
+
+/// users.yaml, written once; later `kai-install user` and the admin change it.
+pub struct UsersYaml(pub Settings);
+
+impl UsersYaml {
+    fn text(&self) -> String {
+        use crate::settings::quoted;
+        use kai_proto::ids::Role;
+        let mut text = String::from(
+            "# Who has an agent, and under which account; every key is in kai's README.\n\
+             # After a change: kai-broker reload\n\
+             users:\n",
+        );
+        for user in &self.0.users {
+            text.push_str(&format!(
+                "  - telegram_id: {}\n    name: {}\n    os_user: {}\n",
+                i64::from(user.telegram_id),
+                quoted(user.name.as_str()),
+                user.os_user
+            ));
+            if user.role == Role::Admin {
+                text.push_str("    role: admin\n");
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Display for UsersYaml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {USERS}")
+    }
+}
+
+impl Item for UsersYaml {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        if !is_root_s_alone(root, USERS.as_ref())? {
+            return Ok(Standing::Missing);
+        }
+        let text = root.read_text(USERS.as_ref())?.unwrap_or_default();
+        let made: Vec<&AccountName> = self
+            .0
+            .users
+            .iter()
+            .filter(|user| user.create)
+            .map(|user| &user.os_user)
+            .collect();
+        judge_users(root, &text, &made)?;
+        Ok(Standing::Right)
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        let text = self.text();
+        root.write(USERS.as_ref(), &mut text.as_bytes(), Access::root(SECRET))
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        let there = root.look(USERS.as_ref())?.is_some();
+        root.remove(USERS.as_ref())?;
+        Ok(there)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithData
+    }
+}
+
+/// Judges the text of a users.yaml as the broker does; `made` are accounts that are about to be.
+///
+/// # Errors
+/// The first mistake in it.
+pub fn judge_users(root: &Root, text: &str, made: &[&AccountName]) -> Result<Users, Failure> {
+    let accounts = Accounts::of(root);
+    let kernel = Kernel {
+        landlock_abi: sys::landlock_abi(),
+    };
+    let mut next = u32::MAX / 2;
+    let users = Users::parse(USERS.as_ref(), text, kernel, |name| {
+        let found = accounts.person(name.as_str()).ok().flatten();
+        if found.is_none() && made.contains(&name) {
+            next += 1;
+            return Ok(account(
+                name,
+                next,
+                next,
+                PathBuf::from("/home").join(name.as_str()),
+            ));
+        }
+        let person = found.ok_or(Unfit::Missing)?;
+        let groups = accounts.groups_of(&person).unwrap_or_default();
+        let uid = Uid::from_raw(person.uid);
+        kai_brokerd::accounts::judge(name, uid, &groups, crate::accounts::GATEWAY)?;
+        Ok(account(name, person.uid, person.gid, person.home))
+    })?;
+    Ok(users)
+}
+
+fn account(name: &AccountName, uid: u32, gid: u32, home: PathBuf) -> Account {
+    Account {
+        name: name.clone(),
+        uid: Uid::from_raw(uid),
+        gid: Gid::from_raw(gid),
+        groups: Vec::new(),
+        home,
+        shell: "/usr/sbin/nologin".into(),
+        login: false,
+    }
+}
+
+/// authd's database, which is made once: a missing one is a lost one ever after.
+pub struct Database {
+    /// The directory of the version that makes it.
+    pub programs: PathBuf,
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret {DATABASE}")
+    }
+}
+
+impl Item for Database {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        if is_root_s_alone(root, DATABASE.as_ref())? {
+            return Ok(Standing::Right);
+        }
+        let left = root.names(AUTHD.as_ref())?;
+        let was_there = left.iter().any(|name| name.starts_with("authd.sqlite"));
+        if was_there || root.look(CURRENT.as_ref())?.is_some() {
+            return Err(Failure::LostDatabase(root.shown(DATABASE.as_ref())));
+        }
+        Ok(Standing::Missing)
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        let program = root.shown(&self.programs.join("kai-auth"));
+        let mut config = root.shown(CONFIG.as_ref());
+        let own = Path::new("/etc/kai/.init.kai-install");
+        if !root.is_host() {
+            // What stands in the tree's kai.yaml are paths of the host that it is to be.
+            let text = format!(
+                "agent: {{command: /nothing}}\npaths: {{state: {}}}\n",
+                crate::settings::quoted(&root.shown("/var/lib/kai".as_ref()).to_string_lossy())
+            );
+            root.write(own, &mut text.as_bytes(), Access::root(0o644))?;
+            config = root.shown(own);
+        }
+        let ran = tools::command(&program)
+            .arg("--config")
+            .arg(&config)
+            .arg("init")
+            .output();
+        if !root.is_host() {
+            root.remove(own)?;
+        }
+        let output = ran.map_err(|error| Failure::io(&program, error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Failure::Tool {
+            program: format!("{} init", program.display()),
+            said: tools::last_line(&output),
+        })
+    }
+
+    fn take_away(&self, _: &Root) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithData
+    }
+}
