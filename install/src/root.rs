@@ -247,32 +247,44 @@ impl Root {
         Ok(Some(text))
     }
 
-    /// Makes the directory at `path`, or gives it this access.
+    /// Makes the directory at `path`, in one step with this access, or gives it to the one that is there.
     ///
     /// # Errors
     /// If something else is there, or the kernel refuses.
     pub fn make_directory(&self, path: &Path, access: Access) -> Result<(), Failure> {
         let place = self.existing_place(path)?;
-        match mkdirat(&place.directory, place.name.as_os_str(), Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(self.failed(path, error)),
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = openat(
-            &place.directory,
-            place.name.as_os_str(),
-            flags,
-            Mode::empty(),
-        )
-        .map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => Failure::NotA {
+        let is_new = self.look(path)?.is_none();
+        let new = beside(&place.name);
+        let name = if is_new { &new } else { &place.name };
+        let made = (|| {
+            if is_new {
+                match mkdirat(&place.directory, new.as_os_str(), Mode::S_IRWXU) {
+                    // What a run that was killed left.
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(io::Error::from(error)),
+                }
+            }
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let opened = openat(&place.directory, name.as_os_str(), flags, Mode::empty())?;
+            give(&opened, access)?;
+            if is_new {
+                renameat2(
+                    &place.directory,
+                    new.as_os_str(),
+                    &place.directory,
+                    place.name.as_os_str(),
+                    RenameFlags::RENAME_NOREPLACE,
+                )?;
+            }
+            sync(&place.directory)
+        })();
+        made.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOTDIR | Errno::ELOOP) => Failure::NotA {
                 path: self.shown(path),
                 wanted: "directory",
             },
-            error => self.failed(path, error),
-        })?;
-        give(&made, access).map_err(|error| self.failed(path, error))?;
-        sync(&place.directory).map_err(|error| self.failed(path, error))
+            _ => self.failed(path, error),
+        })
     }
 
     /// Writes the file at `path` whole, in the place of whatever file or link is there.
@@ -415,7 +427,7 @@ impl Root {
         };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(path, error)),
-            _ => sync_path(&place.directory).map_err(|error| self.failed(path, error)),
+            _ => sync(&place.directory).map_err(|error| self.failed(path, error)),
         }
     }
 
@@ -464,7 +476,7 @@ impl Root {
             return Ok(());
         };
         match unlinkat(&place.directory, place.name.as_os_str(), flags) {
-            Ok(()) => sync_path(&place.directory).map_err(|error| self.failed(path, error)),
+            Ok(()) => sync(&place.directory).map_err(|error| self.failed(path, error)),
             Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(self.failed(path, error)),
         }
@@ -599,10 +611,6 @@ fn give(file: &impl AsFd, access: Access) -> io::Result<()> {
 
 /// The names in a directory, to the disk. The descriptor is one of O_PATH.
 fn sync(directory: &OwnedFd) -> io::Result<()> {
-    sync_path(directory)
-}
-
-fn sync_path(directory: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let opened = openat(directory, ".", flags, Mode::empty())?;
     nix::unistd::fsync(&opened)?;

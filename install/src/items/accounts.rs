@@ -92,15 +92,10 @@ impl Item for Service {
         match accounts.person(self.0)? {
             Some(_) => close(root, self.0, false),
             None => {
-                // A group alone is what a run that was killed may have left.
-                let group: &[&str] = match accounts.group(self.0)? {
-                    Some(_) => &["--gid", self.0],
-                    None => &["--user-group"],
-                };
+                own_group(root, self.0, &["--system"])?;
                 let mut words = vec!["--system", "--no-create-home", "--home-dir", "/"];
                 words.extend(["--shell", NOLOGIN, "--comment", "kai"]);
-                words.extend(group);
-                words.push(self.0);
+                words.extend(["--gid", self.0, self.0]);
                 shadow(root, "useradd", &words)
             }
         }
@@ -193,10 +188,8 @@ impl Item for Closed {
             &expired,
         ];
         words.extend(["--shell", NOLOGIN, "--home-dir", &home, "--comment", "kai"]);
-        match accounts.group(name)? {
-            Some(_) => words.extend(["--gid", name]),
-            None => words.push("--user-group"),
-        }
+        own_group(root, name, &[])?;
+        words.extend(["--gid", name]);
         if let Some(uid) = &uid {
             words.extend(["--uid", uid]);
         }
@@ -212,6 +205,16 @@ impl Item for Closed {
     fn goes(&self) -> Goes {
         Goes::Never
     }
+}
+
+/// Makes the group of an account before the account: useradd(8) writes it last, and if it was killed
+/// before, the account would have the number of a group that the next one gets.
+fn own_group(root: &Root, name: &str, kind: &[&str]) -> Result<(), Failure> {
+    if Accounts::of(root).group(name)?.is_some() {
+        return Ok(());
+    }
+    let words: Vec<&str> = kind.iter().copied().chain([name]).collect();
+    shadow(root, "groupadd", &words)
 }
 
 fn closed(accounts: &Accounts<'_>, person: &Person, expired: bool) -> Result<Standing, Failure> {
@@ -288,7 +291,7 @@ impl Item for Home {
                     .into_iter()
                     .collect(),
             )),
-            // As a run leaves it that is killed before it gives the home away.
+            // Nobody's yet: the admin made it.
             _ if found.access.uid == 0 && root.names(path.as_ref())?.is_empty() => {
                 Ok(Standing::Differs("is root's and empty".to_owned()))
             }

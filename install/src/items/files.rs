@@ -66,10 +66,9 @@ impl Item for Directory {
         let Some(wanted) = self.access(root)? else {
             return Ok(Standing::Differs("waits for its account".to_owned()));
         };
-        let is_new = found.access == Access::root(0o700);
         let is_secret = self.mode & 0o077 == 0;
         let opened = found.access.uid != wanted.uid || found.access.mode & 0o077 != 0;
-        if is_secret && opened && !is_new {
+        if is_secret && opened {
             return Err(Failure::ForeignSecret {
                 path: root.shown(&self.path),
                 owner: found.access.uid,

@@ -37,6 +37,9 @@ pub const CURRENT: &str = "/opt/kai/current";
 const AUTHD: &str = "/var/lib/kai/authd";
 const DATABASE: &str = "/var/lib/kai/authd/authd.sqlite";
 const SECRET: u32 = 0o600;
+/// The configuration that a tree's database is made with: what stands in its kai.yaml are paths of the host
+/// that it is to be.
+const MAKING: &str = "/etc/kai/.init.kai-install";
 
 /// Refuses a secret that is not root's alone; false if there is none.
 fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
@@ -335,7 +338,10 @@ impl fmt::Display for Database {
 impl Item for Database {
     fn look(&self, root: &Root) -> Result<Standing, Failure> {
         if is_root_s_alone(root, DATABASE.as_ref())? {
-            return Ok(Standing::Right);
+            return Ok(match root.look(MAKING.as_ref())? {
+                None => Standing::Right,
+                Some(_) => Standing::Differs("was made by a run that did not end".to_owned()),
+            });
         }
         let left = root.names(AUTHD.as_ref())?;
         let was_there = left.iter().any(|name| name.starts_with("authd.sqlite"));
@@ -346,17 +352,18 @@ impl Item for Database {
     }
 
     fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        if root.look(DATABASE.as_ref())?.is_some() {
+            return root.remove(MAKING.as_ref());
+        }
         let program = root.shown(&self.programs.join("kai-auth"));
         let mut config = root.shown(CONFIG.as_ref());
-        let own = Path::new("/etc/kai/.init.kai-install");
         if !root.is_host() {
-            // What stands in the tree's kai.yaml are paths of the host that it is to be.
             let text = format!(
                 "agent: {{command: /nothing}}\npaths: {{state: {}}}\n",
                 crate::settings::quoted(&root.shown("/var/lib/kai".as_ref()).to_string_lossy())
             );
-            root.write(own, &mut text.as_bytes(), Access::root(0o644))?;
-            config = root.shown(own);
+            root.write(MAKING.as_ref(), &mut text.as_bytes(), Access::root(0o644))?;
+            config = root.shown(MAKING.as_ref());
         }
         let ran = tools::command(&program)
             .arg("--config")
@@ -364,7 +371,7 @@ impl Item for Database {
             .arg("init")
             .output();
         if !root.is_host() {
-            root.remove(own)?;
+            root.remove(MAKING.as_ref())?;
         }
         let output = ran.map_err(|error| Failure::io(&program, error))?;
         if output.status.success() {

@@ -12,7 +12,7 @@ use crate::skipped::skipped;
 pub const TOKEN: &str = "123456:AAbbCCddEEffGGhhIIjjKKllMMnn";
 
 /// Programs that only have to be there.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "kai-gateway",
     "kai-brokerd",
     "kai-authd",
@@ -20,6 +20,7 @@ const OTHERS: [&str; 7] = [
     "kai-tools",
     "kai-probe",
     "kai-broker",
+    "kai-install",
 ];
 
 /// A tree and a package, removed with the value.
@@ -42,6 +43,13 @@ impl Ground {
         let directory = tempfile::tempdir().unwrap();
         let ground = Self { directory };
         ground.make_package("package", "0.1.0");
+        ground.make_tree();
+        Some(ground)
+    }
+
+    /// The tree as it is before kai is.
+    pub fn make_tree(&self) {
+        let ground = self;
         for (file, text) in [
             (
                 "passwd",
@@ -68,7 +76,6 @@ impl Ground {
              - {{telegram_id: 12, name: carol, os_user: carol}}\n\
              admins: [dave]\n"
         ));
-        Some(ground)
     }
 
     /// A package of this version in the directory `name`.
@@ -88,9 +95,7 @@ impl Ground {
             fs::write(package.join(program), format!("#!/bin/true {version}\n")).unwrap();
             set_mode(&package.join(program), 0o755);
         }
-        for program in ["kai-auth", "kai-install"] {
-            fs::copy(beside(program), package.join(program)).unwrap();
-        }
+        fs::copy(beside("kai-auth"), package.join("kai-auth")).unwrap();
     }
 
     /// The tree.
