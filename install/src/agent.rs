@@ -13,8 +13,19 @@ use crate::{
     settings::Settings,
 };
 
+/// Where agents are.
+const PLACE: &str = "/opt/kai/agent";
+/// The one that runs.
+const CURRENT: &str = "/opt/kai/agent/current";
 /// The agent that is run unless another is named.
 pub const COMMAND: &str = "/opt/kai/agent/current/claude";
+
+/// The version that [`COMMAND`] leads to.
+#[must_use]
+pub fn version(root: &Root) -> Option<String> {
+    let to = root.link_at(Path::new(CURRENT)).ok()??;
+    to.to_str().map(str::to_owned)
+}
 
 /// The program that kai.yaml names, or else install.yaml, or else the default.
 ///

@@ -9,6 +9,7 @@
 //! - [`source`]: the directory that kai is installed from;
 //! - [`desired`]: the list of all that there shall be; [`items`] the kinds of things on it;
 //! - [`apply`]: `apply` and `rollback`, which bring it about;
+//! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
 //! - [`tools`]: Debian's own programs;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
@@ -28,7 +29,9 @@ pub mod root;
 pub mod settings;
 pub mod show;
 pub mod source;
+pub mod status;
 pub mod tools;
+pub mod uninstall;
 
 use std::{
     io::{self, Write},
@@ -72,6 +75,13 @@ enum Command {
     Apply(apply::Apply),
     /// Goes back to the version before.
     Rollback(apply::Place),
+    /// Says what is installed, and where it differs from what apply would make.
+    ///
+    /// Exit status 0 if all is well, 1 if something differs or is missing, 3 if only root can tell.
+    Status(status::Status),
+    /// Takes away what apply made; configuration, secrets and users' data stay unless they are purged,
+    /// and homes in any case.
+    Uninstall(uninstall::Uninstall),
 }
 
 /// Runs the command with the process's own arguments.
@@ -83,6 +93,8 @@ pub fn run() -> ExitCode {
         Command::Config(asked) => settings::command::run(&asked),
         Command::Apply(asked) => apply::run(&asked),
         Command::Rollback(place) => apply::rollback(&place),
+        Command::Status(asked) => status::run(&asked),
+        Command::Uninstall(asked) => uninstall::run(&asked),
     };
     done.unwrap_or_else(|problem| {
         eprintln!("kai-install: {problem}");
