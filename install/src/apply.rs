@@ -115,12 +115,13 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
     announce_a_one_way_upgrade(&root, &source)?;
     if asked.dry_run {
         if !has_agent {
-            print("would install the agent")?;
+            print("would make    agent, as npm has it")?;
         }
         return dry_run(&list, &standings);
     }
     if !has_agent {
-        agent::install_newest(&root)?;
+        let version = agent::install::from_registry(&root, "latest")?;
+        print(&format!("made     agent {version}"))?;
     }
     let before = versions::at(&root, CURRENT.as_ref())?;
     let changes = match change(&root, &list, &standings) {

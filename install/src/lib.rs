@@ -75,6 +75,8 @@ enum Command {
     Apply(apply::Apply),
     /// Goes back to the version before.
     Rollback(apply::Place),
+    /// Installs the agent's program, root's and nobody else's to change.
+    Agent(agent::install::Agent),
     /// Says what is installed, and where it differs from what apply would make.
     ///
     /// Exit status 0 if all is well, 1 if something differs or is missing, 3 if only root can tell.
@@ -93,6 +95,7 @@ pub fn run() -> ExitCode {
         Command::Config(asked) => settings::command::run(&asked),
         Command::Apply(asked) => apply::run(&asked),
         Command::Rollback(place) => apply::rollback(&place),
+        Command::Agent(asked) => agent::install::run(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Uninstall(asked) => uninstall::run(&asked),
     };

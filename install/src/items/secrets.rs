@@ -151,6 +151,7 @@ impl Item for KaiYaml {
             root.look(CONFIG.as_ref())?,
             root.read_text(CONFIG.as_ref())?,
         ) else {
+            Config::parse(CONFIG.as_ref(), &self.text())?;
             return Ok(Standing::Missing);
         };
         let config = Config::parse(CONFIG.as_ref(), &text)?;
@@ -225,8 +226,13 @@ impl UsersYaml {
         let mut text = String::from(
             "# Who has an agent, and under which account; every key is in kai's README.\n\
              # After a change: kai-broker reload\n\
-             users:\n",
+             users:",
         );
+        text.push_str(if self.0.users.is_empty() {
+            " []\n"
+        } else {
+            "\n"
+        });
         for user in &self.0.users {
             text.push_str(&format!(
                 "  - telegram_id: {}\n    name: {}\n    os_user: {}\n",
@@ -250,10 +256,12 @@ impl fmt::Display for UsersYaml {
 
 impl Item for UsersYaml {
     fn look(&self, root: &Root) -> Result<Standing, Failure> {
-        if !is_root_s_alone(root, USERS.as_ref())? {
-            return Ok(Standing::Missing);
-        }
-        let text = root.read_text(USERS.as_ref())?.unwrap_or_default();
+        let there = is_root_s_alone(root, USERS.as_ref())?;
+        let text = if there {
+            root.read_text(USERS.as_ref())?.unwrap_or_default()
+        } else {
+            self.text()
+        };
         let made: Vec<&AccountName> = self
             .0
             .users
@@ -261,8 +269,13 @@ impl Item for UsersYaml {
             .filter(|user| user.create)
             .map(|user| &user.os_user)
             .collect();
+        // What would be written is judged too, before anything is.
         judge_users(root, &text, &made)?;
-        Ok(Standing::Right)
+        Ok(if there {
+            Standing::Right
+        } else {
+            Standing::Missing
+        })
     }
 
     fn bring_about(&self, root: &Root) -> Result<(), Failure> {

@@ -1,4 +1,8 @@
 //! The agent's program: root's, below `/opt/kai/agent`.
+//!
+//! - [`install`]: `kai-install agent`, which brings it there.
+
+pub mod install;
 
 use std::path::{Path, PathBuf};
 
@@ -74,12 +78,4 @@ pub fn finding(root: &Root, program: &Path) -> crate::checks::Finding {
         })
         .collect();
     programs::program(&shown, &way)
-}
-
-/// Installs the newest one from the registry.
-///
-/// # Errors
-/// [`Failure::Agent`].
-pub fn install_newest(_root: &Root) -> Result<(), Failure> {
-    Err(Failure::Agent("todo".into()))
 }
