@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
     agent,
-    checks::{self, State},
+    checks::{self, Check, State},
     desired::{Desired, desired},
     failure::Failure,
     items::{
@@ -123,7 +123,7 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
         let version = agent::install::from_registry(&root, "latest")?;
         print(&format!("made     agent {version}"))?;
     }
-    let before = versions::at(&root, CURRENT.as_ref())?;
+    let before = Before::of(&root)?;
     let changes = match change(&root, &list, &standings) {
         Ok(changes) => changes + usize::from(!has_agent),
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
@@ -146,8 +146,8 @@ pub fn rollback(place: &Place) -> Result<ExitCode, Failure> {
     let _lock = lock(&root)?;
     let settings = place.settings(&root)?;
     let to = versions::at(&root, PREVIOUS.as_ref())?.ok_or(Failure::NoPrevious)?;
-    let from = versions::at(&root, CURRENT.as_ref())?;
-    if let Some(from) = &from {
+    let before = Before::of(&root)?;
+    if let Some(from) = &before.current {
         if from.name == to.name {
             return Err(Failure::NoPrevious);
         }
@@ -163,7 +163,7 @@ pub fn rollback(place: &Place) -> Result<ExitCode, Failure> {
     let standings = look(&root, &list)?;
     match change(&root, &list, &standings) {
         Ok(_) => print(&format!("went back to {}", to.name))?,
-        Err(failure) => return Err(undo(&root, &settings, from, failure)),
+        Err(failure) => return Err(undo(&root, &settings, before, failure)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -183,10 +183,14 @@ fn judge_the_host(root: &Root) -> Result<(), Failure> {
     if !Path::new("/run/systemd/system").exists() {
         return Err(Failure::NoSystemd);
     }
-    let missing = checks::kernel_checks()
+    judge_the_kernel(checks::kernel_checks())
+}
+
+fn judge_the_kernel(checks: Vec<Check>) -> Result<(), Failure> {
+    let mut missing = checks
         .into_iter()
-        .find(|check| check.finding.state == State::Missing);
-    match missing {
+        .filter(|check| check.finding.state == State::Missing);
+    match missing.next() {
         None => Ok(()),
         Some(check) => Err(Failure::Host {
             name: check.name,
@@ -241,8 +245,11 @@ fn dry_run(list: &Desired, standings: &[Standing]) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings about what differs, and returns how much that was.
-fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usize, Failure> {
+/// Brings about what differs, says each, and returns how much that was.
+///
+/// # Errors
+/// [`Failure::HalfWay`].
+pub fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usize, Failure> {
     let mut changes = 0;
     for (item, before) in list.iter().zip(standings) {
         let done = change_one(root, item.as_ref(), before, changes > 0);
@@ -297,33 +304,45 @@ fn change_one(
     }
 }
 
-/// After a failure: if another version ran before, it runs again.
-fn undo(
-    root: &Root,
-    settings: &Settings,
-    before: Option<source::Version>,
-    failure: Failure,
-) -> Failure {
-    let switched = || -> Result<Option<String>, Failure> {
-        let now = versions::at(root, CURRENT.as_ref())?;
-        Ok(match (before, now) {
-            (Some(before), Some(now)) if before.name != now.name => Some(before.name),
-            _ => None,
+/// What ran, and what ran before that, when a run began.
+struct Before {
+    current: Option<source::Version>,
+    previous: Option<PathBuf>,
+}
+
+impl Before {
+    fn of(root: &Root) -> Result<Self, Failure> {
+        Ok(Self {
+            current: versions::at(root, CURRENT.as_ref())?,
+            previous: root.link_at(PREVIOUS.as_ref())?,
         })
+    }
+}
+
+/// After a failure: if another version ran before, it runs again, and the one before it is kept.
+fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> Failure {
+    let now = versions::at(root, CURRENT.as_ref());
+    let (Some(old), Ok(Some(now))) = (before.current, now) else {
+        return failure;
     };
-    let old = match switched() {
-        Ok(Some(old)) => old,
-        _ => return failure,
+    if old.name == now.name {
+        return failure;
+    }
+    let restore = || -> Result<(), Failure> {
+        let source = Source::open(&root.shown(&versions::directory(&old.name)))?;
+        let list = desired(root, settings, &source)?;
+        let standings = look(root, &list)?;
+        change(root, &list, &standings)?;
+        match &before.previous {
+            Some(previous) => root.link(PREVIOUS.as_ref(), previous)?,
+            None => root.remove(PREVIOUS.as_ref())?,
+        }
+        // What failed is no version to go back to.
+        versions::Pruned(old.name.clone()).bring_about(root)
     };
-    let restored = Source::open(&root.shown(&versions::directory(&old)))
-        .and_then(|source| desired(root, settings, &source))
-        .and_then(|list| {
-            let standings = look(root, &list)?;
-            change(root, &list, &standings)
-        });
-    let word = match restored {
-        Ok(_) => format!("{old} runs again"),
-        Err(problem) => format!("{old} does not run again either: {problem}"),
+    let word = match restore() {
+        Ok(()) => format!("{} runs again", old.name),
+        Err(problem) => format!("{} does not run again either: {problem}", old.name),
     };
     match failure {
         Failure::HalfWay { problem, done } => Failure::HalfWay {
@@ -334,5 +353,26 @@ fn undo(
             problem: Box::new(other),
             done: word,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::kernel;
+
+    #[test]
+    fn a_kernel_without_landlock_is_refused_with_the_mend() {
+        let check = |finding| Check {
+            name: "landlock".to_owned(),
+            finding,
+        };
+        let good = check(kernel::landlock(&kernel::Landlock::Abi(7)));
+        let bad = check(kernel::landlock(&kernel::Landlock::NotEnabled));
+
+        assert!(judge_the_kernel(vec![good.clone()]).is_ok());
+        let said = judge_the_kernel(vec![good, bad]).unwrap_err().to_string();
+
+        assert!(said.contains("landlock") && said.contains("lsm="), "{said}");
     }
 }

@@ -40,7 +40,7 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
     for directory in parents() {
         list.push(Box::new(directory));
     }
-    accounts(&mut list, root, settings)?;
+    list.extend(accounts(root, settings)?);
     let lines = source.path().join("systemd/kai.tmpfiles");
     for directory in directories(&lines, &source.tmpfiles)? {
         list.push(Box::new(directory));
@@ -100,7 +100,12 @@ fn parents() -> Vec<Parent> {
     parents
 }
 
-fn accounts(list: &mut Desired, root: &Root, settings: &Settings) -> Result<(), Failure> {
+/// The part of the list that is about accounts.
+///
+/// # Errors
+/// If the tree cannot be looked at.
+pub fn accounts(root: &Root, settings: &Settings) -> Result<Desired, Failure> {
+    let mut list: Desired = Vec::new();
     list.push(Box::new(Group(ADMINS)));
     list.push(Box::new(Service(GATEWAY)));
     let closed: Vec<&AccountName> = settings
@@ -153,7 +158,7 @@ fn accounts(list: &mut Desired, root: &Root, settings: &Settings) -> Result<(), 
             0o644,
         )));
     }
-    Ok(())
+    Ok(list)
 }
 
 fn programs(list: &mut Desired, source: &Source) {

@@ -11,6 +11,7 @@
 //! - [`apply`]: `apply` and `rollback`, which bring it about;
 //! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
+//! - [`user`]: adds, removes and lists users;
 //! - [`tools`]: Debian's own programs;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
 //! - [`show`]: puts findings into lines or JSON;
@@ -32,6 +33,7 @@ pub mod source;
 pub mod status;
 pub mod tools;
 pub mod uninstall;
+pub mod user;
 
 use std::{
     io::{self, Write},
@@ -77,6 +79,8 @@ enum Command {
     Rollback(apply::Place),
     /// Installs the agent's program, root's and nobody else's to change.
     Agent(agent::install::Agent),
+    /// Adds, removes and lists users; users.yaml keeps its comments.
+    User(user::Asked),
     /// Says what is installed, and where it differs from what apply would make.
     ///
     /// Exit status 0 if all is well, 1 if something differs or is missing, 3 if only root can tell.
@@ -96,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Apply(asked) => apply::run(&asked),
         Command::Rollback(place) => apply::rollback(&place),
         Command::Agent(asked) => agent::install::run(&asked),
+        Command::User(asked) => user::run(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Uninstall(asked) => uninstall::run(&asked),
     };

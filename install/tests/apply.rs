@@ -321,3 +321,52 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
         assert_eq!(ground.listing(), listing, "{name}");
     }
 }
+
+#[test]
+fn a_full_disk_is_known_before_anything_is_changed() {
+    let Some(ground) = Ground::new() else { return };
+    fs::remove_file(ground.path("opt/agents/claude")).unwrap();
+    ground.write("srv/claude", "#!/bin/true\n", 0o755);
+    let settings = ground.read("etc/kai/install.yaml");
+    ground.settings(&settings.replace("/opt/agents", "/srv"));
+    let listing = ground.listing();
+    let opt = ground.path("opt");
+    let command = ground.command(&["apply"]);
+
+    // In mounts of its own, which end with it.
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"")
+        .arg(opt)
+        .arg(command.get_program())
+        .args(command.get_args())
+        .arg("--source")
+        .arg(ground.beside("package"))
+        .output()
+        .unwrap();
+
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("no space is left") && said.contains("MiB"),
+        "{said}"
+    );
+    assert_eq!(said.trim().lines().count(), 1, "{said}");
+    assert_eq!(ground.listing(), listing);
+}
+
+#[test]
+fn two_at_once_are_one_after_the_other() {
+    let Some(ground) = Ground::new() else { return };
+    let opened = fs::File::open(ground.root()).unwrap();
+    let _held = nix::fcntl::Flock::lock(opened, nix::fcntl::FlockArg::LockExclusive).unwrap();
+
+    let output = ground.install(&["apply"]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("another kai-install"),
+        "{}",
+        said(&output)
+    );
+}

@@ -42,7 +42,10 @@ const SECRET: u32 = 0o600;
 const MAKING: &str = "/etc/kai/.init.kai-install";
 
 /// Refuses a secret that is not root's alone; false if there is none.
-fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
+///
+/// # Errors
+/// [`Failure::ForeignSecret`], or [`Failure::NotA`] if it is no regular file of one name.
+pub fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
     let Some(found) = root.look(path)? else {
         return Ok(false);
     };
