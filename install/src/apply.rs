@@ -5,6 +5,8 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use clap::Args;
@@ -29,6 +31,9 @@ use crate::{
 /// What must be free beside what is written, in bytes.
 const SPARE: u64 = 16 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
+/// How often another kai-install is waited for, and how long each time.
+const PATIENCE: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What `apply` is told.
 #[derive(Debug, Args)]
@@ -81,7 +86,16 @@ impl Place {
 pub fn lock(root: &Root) -> Result<Flock<File>, Failure> {
     // A directory that is there before and after: a file would have to be left behind.
     let opened = File::open(root.path()).map_err(|error| Failure::io(root.path(), error))?;
-    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|_| Failure::Busy)
+    let mut opened = opened;
+    for _ in 0..PATIENCE {
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, _)) => opened = again,
+        }
+        // One that was killed holds it until the last of its writes is done.
+        thread::sleep(PAUSE);
+    }
+    Err(Failure::Busy)
 }
 
 /// Only root may go on.
@@ -330,15 +344,15 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
     }
     let restore = || -> Result<(), Failure> {
         let source = Source::open(&root.shown(&versions::directory(&old.name)))?;
-        let list = desired(root, settings, &source)?;
-        let standings = look(root, &list)?;
-        change(root, &list, &standings)?;
+        // Both links as they were: what failed is no version to go back to, and not kept.
+        root.link(CURRENT.as_ref(), old.name.as_ref())?;
         match &before.previous {
             Some(previous) => root.link(PREVIOUS.as_ref(), previous)?,
             None => root.remove(PREVIOUS.as_ref())?,
         }
-        // What failed is no version to go back to.
-        versions::Pruned(old.name.clone()).bring_about(root)
+        let list = desired(root, settings, &source)?;
+        let standings = look(root, &list)?;
+        change(root, &list, &standings).map(drop)
     };
     let word = match restore() {
         Ok(()) => format!("{} runs again", old.name),

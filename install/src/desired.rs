@@ -131,19 +131,10 @@ pub fn accounts(root: &Root, settings: &Settings) -> Result<Desired, Failure> {
             account: account.clone(),
         }));
     }
-    // An account that has expired is turned away by each of these; they say so themselves, too.
     for name in &closed {
-        list.push(Box::new(Line {
-            path: "/etc/cron.deny".into(),
-            line: name.as_str().to_owned(),
-            make: true,
-        }));
-        // Without any file at(1) is root's alone, so none is made.
-        list.push(Box::new(Line {
-            path: "/etc/at.deny".into(),
-            line: name.as_str().to_owned(),
-            make: false,
-        }));
+        for line in denied(name) {
+            list.push(Box::new(line));
+        }
         let lingers = Path::new("/var/lib/systemd/linger").join(name.as_str());
         list.push(Box::new(Absent(lingers)));
     }
@@ -159,6 +150,18 @@ pub fn accounts(root: &Root, settings: &Settings) -> Result<Desired, Failure> {
         )));
     }
     Ok(list)
+}
+
+/// The lines that deny an account cron(8) and at(1). They ask whether it has expired, too.
+#[must_use]
+pub fn denied(name: &AccountName) -> [Line; 2] {
+    let line = |path: &str, make| Line {
+        path: path.into(),
+        line: name.as_str().to_owned(),
+        make,
+    };
+    // Without any file at(1) is root's alone, so none is made.
+    [line("/etc/cron.deny", true), line("/etc/at.deny", false)]
 }
 
 fn programs(list: &mut Desired, source: &Source) {

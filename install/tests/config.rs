@@ -1,6 +1,8 @@
 //! `kai-install config`, run as the admin runs it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod skipped;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -10,6 +12,8 @@ use std::{
     process::{Command, Output, Stdio},
     thread,
 };
+
+use skipped::skipped;
 
 const TOKEN: &str = "123456:AAbbCCddEEffGGhhIIjjKKllMMnn";
 
@@ -156,4 +160,67 @@ fn wrong_input_is_one_sentence_and_writes_nothing() {
         assert!(!said.contains("hunter2"), "{said}");
         assert!(!directory.path().join("install.yaml").exists());
     }
+}
+
+#[test]
+fn at_a_terminal_it_asks_and_does_not_show_the_token_as_it_is_typed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("install.yaml");
+    // script(1) gives the command a terminal, and types what it is given.
+    let command = format!(
+        "{} config --offline --file {}",
+        env!("CARGO_BIN_EXE_kai-install"),
+        file.display()
+    );
+    let child = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        return skipped("script is not installed");
+    };
+    let mut keys = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let mut shown = String::new();
+    // Each answer is typed once its question stands there, as people do.
+    for (question, answer) in [
+        ("it is not shown): ", "no token"),
+        ("it is not shown): ", TOKEN),
+        ("agent installs): ", ""),
+        ("for none): ", ""),
+        ("that is all): ", "11"),
+        ("on this host: ", "kai-no-such-account"),
+        ("alone? [Y/n] ", "y"),
+        ("[kai-no-such-account]: ", "Alice"),
+        ("[y/N] ", "y"),
+        ("that is all): ", ""),
+        ("no change): ", ""),
+    ] {
+        let mut since = String::new();
+        while !since.ends_with(question) {
+            let mut byte = [0];
+            assert_eq!(screen.read(&mut byte).unwrap(), 1, "{shown}{since}");
+            since.push(char::from(byte[0]));
+        }
+        shown.push_str(&since);
+        writeln!(keys, "{answer}").unwrap();
+    }
+    screen.read_to_string(&mut shown).unwrap();
+    assert!(child.wait().unwrap().success(), "{shown}");
+
+    assert!(
+        shown.contains("@BotFather gave") && shown.contains("wrote "),
+        "{shown}"
+    );
+    assert!(!shown.contains(TOKEN) && !shown.contains("AAbb"), "{shown}");
+    let text = fs::read_to_string(file).unwrap();
+    assert!(
+        text.contains(TOKEN) && text.contains("name: \"Alice\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("create: true") && text.contains("role: admin"),
+        "{text}"
+    );
 }

@@ -19,7 +19,10 @@ fn user(ground: &Ground, arguments: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn users_come_and_go_and_comments_stay() {
     let Some(ground) = Ground::new() else { return };
+    fs::create_dir_all(ground.path("etc/ssh/sshd_config.d")).unwrap();
+    let denied = || ground.read("etc/ssh/sshd_config.d/kai.conf");
     ground.done(&["apply"]);
+    assert!(denied().contains("DenyUsers alice\n"), "{}", denied());
     let before = format!("# ours\n{}# the end\n", ground.read("etc/kai/users.yaml"));
     ground.write("etc/kai/users.yaml", &before, 0o600);
 
@@ -38,11 +41,13 @@ fn users_come_and_go_and_comments_stay() {
     assert_eq!(listed[2]["os_user"], "bob");
     assert!(ground.path("home/bob").exists());
     assert_eq!(ground.read("etc/cron.deny"), "alice\nbob\n");
+    assert!(denied().contains("DenyUsers alice bob\n"), "{}", denied());
     assert!(ground.done(&["apply"]).starts_with("nothing changed"));
 
     let (status, said) = user(&ground, &["remove", "bob"]);
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(ground.read("etc/kai/users.yaml"), before);
+    assert_eq!(ground.read("etc/cron.deny"), "alice\n");
     assert!(ground.path("home/bob").exists() && ground.read("etc/passwd").contains("bob:"));
     assert!(ground.done(&["apply"]).starts_with("nothing changed"));
 }

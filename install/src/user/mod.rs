@@ -14,6 +14,7 @@ use crate::{
     apply::{change, lock, look, only_root},
     desired,
     failure::Failure,
+    items::Item,
     items::secrets::{CONFIG, CURRENT, USERS, is_root_s_alone, judge_users},
     print,
     root::{Access, Root},
@@ -185,49 +186,61 @@ fn add(root: &Root, old: &str, user: User) -> Result<(), Failure> {
     let mut only = Settings::default();
     only.users.push(user.clone());
     let accounts = desired::accounts(root, &only)?;
-    let standings = look(root, &accounts)?;
-    // What apply brings about, and what it shall not forget.
+    // An account that cannot be used is refused before anything is written.
+    look(root, &accounts)?;
     note(root, |settings| {
         settings.users.retain(|known| known.os_user != user.os_user);
         settings.users.push(user.clone());
     })?;
-    if user.create {
-        // The files that name all such accounts are made for all of them.
-        let settings = Settings::load(&root.shown(settings::DEFAULT.as_ref()))?;
-        let accounts = desired::accounts(root, &settings)?;
-        let standings = look(root, &accounts)?;
-        change(root, &accounts, &standings)?;
-    } else {
-        change(root, &accounts, &standings)?;
-    }
+    bring_about_accounts(root, &only)?;
     put(root, old, &new)
 }
 
 fn remove(root: &Root, old: &str, name: &UserName) -> Result<(), Failure> {
     let before = judge_users(root, old, &[])?;
-    let at = before
-        .iter()
-        .position(|user| user.entry.name == *name)
-        .ok_or_else(|| {
-            Failure::Users(format!(
-                "there is no user {name}; see: kai-install user list"
-            ))
-        })?;
-    let new = text::take_out(old, at).map_err(|why| unusual(root, why))?;
-    let after = judge_users(root, &new, &[])?;
-    let gone = before.gone_or_changed(&after);
-    let is_it = gone.len() == 1
-        && before
-            .get(gone[0])
-            .is_some_and(|user| user.entry.name == *name);
-    if !is_it || after.len() + 1 != before.len() {
-        return Err(unusual(root, text::Unusual));
-    }
+    let at = before.iter().position(|user| user.entry.name == *name);
     // The table first: whoever shall be gone is gone, whatever comes next.
-    put(root, old, &new)?;
+    if let Some(at) = at {
+        let new = text::take_out(old, at).map_err(|why| unusual(root, why))?;
+        let after = judge_users(root, &new, &[])?;
+        let gone = before.gone_or_changed(&after);
+        let is_it =
+            matches!(gone[..], [id] if before.get(id).is_some_and(|user| user.entry.name == *name));
+        if !is_it || after.len() + 1 != before.len() {
+            return Err(unusual(root, text::Unusual));
+        }
+        put(root, old, &new)?;
+    }
+    let mut noted = None;
     note(root, |settings| {
-        settings.users.retain(|user| user.name != *name)
-    })
+        let at = settings.users.iter().position(|user| user.name == *name);
+        noted = at.map(|at| settings.users.remove(at));
+    })?;
+    // In install.yaml alone is who was taken from the table by a run that was killed.
+    if at.is_none() && noted.is_none() {
+        return Err(Failure::Users(format!(
+            "there is no user {name}; see: kai-install user list"
+        )));
+    }
+    // The account stays closed by having expired; what names it beside that goes with the user.
+    if let Some(user) = noted.filter(|user| user.create) {
+        for line in desired::denied(&user.os_user) {
+            line.take_away(root)?;
+        }
+        bring_about_accounts(root, &Settings::default())?;
+    }
+    Ok(())
+}
+
+/// The accounts of all users, and the files that name them; where there is no install.yaml, those of `only`.
+fn bring_about_accounts(root: &Root, only: &Settings) -> Result<(), Failure> {
+    let settings = match root.look(settings::DEFAULT.as_ref())? {
+        Some(_) => Settings::load(&root.shown(settings::DEFAULT.as_ref()))?,
+        None => only.clone(),
+    };
+    let accounts = desired::accounts(root, &settings)?;
+    let standings = look(root, &accounts)?;
+    change(root, &accounts, &standings).map(drop)
 }
 
 fn unusual(root: &Root, why: text::Unusual) -> Failure {
