@@ -12,8 +12,10 @@ use crate::{
     items::{
         Goes, Item,
         accounts::{Closed, Fit, Group, Home, Member, Service},
-        files::{Absent, Contents, Directory, File, Judge, Line, Parent, directories},
-        secrets::{BotToken, Database, KaiYaml, UsersYaml},
+        configuration::{KaiYaml, UsersYaml},
+        files::{Absent, Contents, Directory, File, Judge, Parent, directories},
+        lines::Line,
+        secrets::{BotToken, Database},
         units::{self, Enabled, Running},
         versions::{self, Current, Pruned},
     },

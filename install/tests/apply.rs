@@ -192,7 +192,7 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
     fn settings(ground: &Ground, more: &str) {
         ground.settings(&format!("{}{more}\n", AGENT.get().unwrap()));
     }
-    let cases: [Wrong; 19] = [
+    let cases: [Wrong; 20] = [
         (
             "no settings",
             |g| fs::remove_file(g.path("etc/kai/install.yaml")).unwrap(),
@@ -240,6 +240,14 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
                 chown(g.path("home/alice"), Some(1500), None).unwrap();
             },
             "belongs to uid 1500",
+        ),
+        (
+            "a link in the place of secrets",
+            |g| {
+                fs::create_dir_all(g.path("srv")).unwrap();
+                symlink("/srv", g.path("etc/kai/credentials")).unwrap();
+            },
+            "credentials: is not a directory",
         ),
         (
             "a token of others",

@@ -2,13 +2,16 @@
 //! away. Nothing here knows of the others; [`crate::desired`] is the list.
 //!
 //! - [`accounts`]: groups, accounts, and what closes an account;
-//! - [`files`]: directories, files, links, lines of files that others have too;
-//! - [`secrets`]: the token, the table of users, authd's database;
+//! - [`files`] and [`lines`]: directories, files, lines of files that others have too;
+//! - [`configuration`]: kai.yaml and users.yaml;
+//! - [`secrets`]: the token and authd's database;
 //! - [`versions`]: which version is the one that runs;
 //! - [`units`]: units, enabled and running.
 
 pub mod accounts;
+pub mod configuration;
 pub mod files;
+pub mod lines;
 pub mod secrets;
 pub mod units;
 pub mod versions;

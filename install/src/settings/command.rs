@@ -110,6 +110,8 @@ pub fn run(asked: &Config) -> Result<ExitCode, Failure> {
             }
         }
     }
+    // What was put together from several places is judged as a whole.
+    Settings::parse(&file, &settings.render())?;
     let me = Access {
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),

@@ -137,19 +137,16 @@ impl Settings {
                 Some(node) => users(node)?,
                 None => Vec::new(),
             },
-            admins: match root.optional("admins") {
-                Some(node) => node
-                    .into_list()?
-                    .iter()
-                    .map(checked)
-                    .collect::<Result<_, _>>()?,
-                None => Vec::new(),
-            },
+            admins: Vec::new(),
+        };
+        let admins = match root.optional("admins") {
+            Some(node) => admins(node, &settings.users)?,
+            None => Vec::new(),
         };
         telegram.finish()?;
         agent.finish()?;
         root.finish()?;
-        Ok(settings)
+        Ok(Self { admins, ..settings })
     }
 
     /// The text that [`parse`](Self::parse) reads back to the same settings.
@@ -248,6 +245,19 @@ fn users(node: Node) -> Result<Vec<User>, Mistake> {
     Ok(users)
 }
 
+fn admins(node: Node, users: &[User]) -> Result<Vec<AccountName>, Mistake> {
+    let mut admins = Vec::new();
+    for item in node.into_list()? {
+        let account: AccountName = checked(&item)?;
+        // The broker refuses an account in that group, and its agent would be such an admin.
+        if users.iter().any(|user| user.os_user == account) {
+            return Err(item.mistake("is the account of a user's agent: name another one"));
+        }
+        admins.push(account);
+    }
+    Ok(admins)
+}
+
 fn role(map: &mut Map) -> Result<Role, Mistake> {
     match map.optional("role") {
         None => Ok(Role::User),
@@ -327,6 +337,10 @@ mod tests {
             (
                 "users:\n- {telegram_id: 1, name: a, os_user: a}\n- {telegram_id: 1, name: b, os_user: b}",
                 ":3: `users[1].telegram_id` is that of a user above",
+            ),
+            (
+                "users:\n- {telegram_id: 1, name: a, os_user: a}\nadmins: [a]",
+                ":3: `admins[0]` is the account of a user's agent",
             ),
             (
                 "users:\n- {telegram_id: 1, name: a, os_user: a, uid: 0}",

@@ -3,7 +3,10 @@
 
 pub mod text;
 
-use std::{path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 use kai_brokerd::users::{User as Row, Users};
@@ -14,8 +17,11 @@ use crate::{
     apply::{change, lock, look, only_root},
     desired,
     failure::Failure,
-    items::Item,
-    items::secrets::{CONFIG, CURRENT, USERS, is_root_s_alone, judge_users},
+    items::{
+        Item,
+        configuration::judge_users,
+        secrets::{CONFIG, CURRENT, USERS, is_root_s_alone},
+    },
     print,
     root::{Access, Root},
     settings::{self, Settings, User, interview::telegram_id, quoted},
