@@ -11,6 +11,8 @@ use crate::{failure::Failure, root::Root};
 
 /// The account of the gateway, as its unit names it.
 pub const GATEWAY: &str = "kai-gateway";
+/// The comment of the accounts that kai makes for agents alone, by which it knows them again.
+pub const MADE: &str = "kai agent";
 /// The group whose members may look at kai with sudo, as the sudoers file names it.
 pub const ADMINS: &str = "kai-admin";
 
@@ -31,6 +33,16 @@ pub struct Person {
     pub home: PathBuf,
     /// Its login shell.
     pub shell: PathBuf,
+    /// Its comment.
+    pub comment: String,
+}
+
+impl Person {
+    /// True if kai made it for an agent alone, and may thus close it.
+    #[must_use]
+    pub fn is_made_by_kai(&self) -> bool {
+        self.comment == MADE
+    }
 }
 
 /// A group.
@@ -147,6 +159,15 @@ impl<'a> Accounts<'a> {
             }))
     }
 
+    /// Whether apply makes the account `name`, or has made it, for an agent alone.
+    ///
+    /// # Errors
+    /// As [`person`](Self::person).
+    pub fn is_kai_s_to_make(&self, name: &AccountName) -> Result<bool, Failure> {
+        let person = self.person(name.as_str())?;
+        Ok(person.is_none_or(|person| person.is_made_by_kai()))
+    }
+
     /// Whether the account `name` may host an agent, by the broker's own judgement: false if there is
     /// none.
     ///
@@ -167,12 +188,13 @@ impl<'a> Accounts<'a> {
         let text = self.root.read_text(Path::new(PASSWD))?.unwrap_or_default();
         Ok(fields(&text)
             .filter_map(|fields| match fields[..] {
-                [name, _, uid, gid, _, home, shell] => Some(Person {
+                [name, _, uid, gid, comment, home, shell] => Some(Person {
                     name: name.to_owned(),
                     uid: uid.parse().ok()?,
                     gid: gid.parse().ok()?,
                     home: home.into(),
                     shell: shell.into(),
+                    comment: comment.to_owned(),
                 }),
                 _ => None,
             })
@@ -209,6 +231,7 @@ fn of_host(user: nix::unistd::User) -> Person {
         gid: user.gid.as_raw(),
         home: user.dir,
         shell: user.shell,
+        comment: user.gecos.to_string_lossy().into_owned(),
     }
 }
 

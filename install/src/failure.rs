@@ -146,6 +146,12 @@ pub enum Failure {
         /// Why, as the broker would say it.
         why: String,
     },
+    /// An account that kai would close is a person's.
+    #[error(
+        "there is an account {0} already, which kai did not make and will not close; leave `create` out to let \
+         its agent run under it, or name another account"
+    )]
+    NotMadeByKai(AccountName),
     /// A uid is another account's.
     #[error(
         "uid {uid}, which {account} shall have, is that of {other}; give another `uid`, or none"

@@ -192,7 +192,7 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
     fn settings(ground: &Ground, more: &str) {
         ground.settings(&format!("{}{more}\n", AGENT.get().unwrap()));
     }
-    let cases: [Wrong; 20] = [
+    let cases: [Wrong; 21] = [
         (
             "no settings",
             |g| fs::remove_file(g.path("etc/kai/install.yaml")).unwrap(),
@@ -240,6 +240,16 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
                 chown(g.path("home/alice"), Some(1500), None).unwrap();
             },
             "belongs to uid 1500",
+        ),
+        (
+            "a person's account to be closed",
+            |g| {
+                settings(
+                    g,
+                    "users: [{telegram_id: 1, name: n, os_user: carol, create: true}]",
+                )
+            },
+            "will not close",
         ),
         (
             "a link in the place of secrets",

@@ -172,8 +172,17 @@ fn at_a_terminal_it_asks_and_does_not_show_the_token_as_it_is_typed() {
         env!("CARGO_BIN_EXE_kai-install"),
         file.display()
     );
-    let child = Command::new("script")
-        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+    let child = Command::new("timeout")
+        .args([
+            "--kill-after=5",
+            "60",
+            "script",
+            "--quiet",
+            "--return",
+            "--command",
+            &command,
+            "/dev/null",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();

@@ -6,7 +6,7 @@ use kai_proto::ids::AccountName;
 
 use super::{Goes, Item, Standing};
 use crate::{
-    accounts::{Accounts, Lock, Person},
+    accounts::{Accounts, Lock, MADE, Person},
     failure::Failure,
     root::{Access, Kind, Root},
     tools,
@@ -164,6 +164,10 @@ impl Item for Closed {
             }
             return Ok(Standing::Missing);
         };
+        // A person's account is not kai's to lock.
+        if !person.is_made_by_kai() {
+            return Err(Failure::NotMadeByKai(self.name.clone()));
+        }
         accounts
             .can_host(&self.name)
             .map_err(|why| Failure::UnfitAccount {
@@ -187,7 +191,7 @@ impl Item for Closed {
             "--expiredate",
             &expired,
         ];
-        words.extend(["--shell", NOLOGIN, "--home-dir", &home, "--comment", "kai"]);
+        words.extend(["--shell", NOLOGIN, "--home-dir", &home, "--comment", MADE]);
         own_group(root, name, &[])?;
         words.extend(["--gid", name]);
         if let Some(uid) = &uid {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -150,7 +150,15 @@ impl Running {
             return Ok(None);
         }
         let process = state.get("MainPID");
-        let program = fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
+        let at = PathBuf::from(format!("/proc/{process}/exe"));
+        let program = match fs::read_link(&at) {
+            Ok(program) => program,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Failure::io(at, error));
+            }
+            // It has just ended, or has no process.
+            Err(_) => PathBuf::new(),
+        };
         if process != "0"
             && !program.starts_with(versions::directory(&self.version))
             && unit.text.contains("=/opt/kai/current/")

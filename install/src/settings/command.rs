@@ -91,6 +91,7 @@ pub fn run(asked: &Config) -> Result<ExitCode, Failure> {
         let judges = Judges {
             token: &|token, settings| proof(asked, token, settings),
             account: &|name| accounts.can_host(name),
+            is_made: &|name| accounts.is_kai_s_to_make(name).unwrap_or(false),
         };
         settings = interview(&settings, &judges, &mut Terminal).map_err(Failure::Interview)?;
     } else {
@@ -222,9 +223,9 @@ fn user(text: &str, create: bool, accounts: &Accounts<'_>) -> Result<User, Failu
     Ok(User {
         telegram_id,
         name: UserName::try_from(name.to_owned()).map_err(|invalid| bad(invalid.to_string()))?,
+        create: accounts.is_kai_s_to_make(&os_user)?,
         os_user,
         role,
-        create: !exists,
         uid: None,
     })
 }
@@ -269,14 +270,15 @@ impl Answers for Terminal {
     }
 
     fn ask_secretly(&mut self, question: &str) -> io::Result<Zeroizing<String>> {
-        write!(io::stdout(), "{question}")?;
-        io::stdout().flush()?;
         let shown = tcgetattr(io::stdin())?;
         let mut hidden = shown.clone();
         hidden.local_flags.remove(LocalFlags::ECHO);
         hidden.local_flags.insert(LocalFlags::ECHONL);
+        // Before the question: who answers quickly is not shown either.
         tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &hidden)?;
-        let line = self.line();
+        let line = write!(io::stdout(), "{question}")
+            .and_then(|()| io::stdout().flush())
+            .and_then(|()| self.line());
         tcsetattr(io::stdin(), SetArg::TCSANOW, &shown)?;
         line
     }

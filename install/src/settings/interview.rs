@@ -34,6 +34,8 @@ pub struct Judges<'a> {
     /// Whether an account exists and may host an agent: `Ok(true)` if it does, `Ok(false)` if there is
     /// none, or why it may not.
     pub account: &'a dyn Fn(&AccountName) -> Result<bool, String>,
+    /// Whether kai made the account, or is to.
+    pub is_made: &'a dyn Fn(&AccountName) -> bool,
 }
 
 /// Asks until all is known; `known` gives the defaults.
@@ -195,9 +197,9 @@ fn ask_for_a_user(
     Ok(Some(User {
         telegram_id,
         name,
+        create: !exists || (judges.is_made)(&os_user),
         os_user,
         role: if admin { Role::Admin } else { Role::User },
-        create: !exists,
         uid: None,
     }))
 }
@@ -308,6 +310,7 @@ mod tests {
                 "alice" | "carol" => Ok(true),
                 _ => Ok(false),
             },
+            is_made: &|_| false,
         };
         let settings = interview(&Settings::default(), &judges, &mut typist);
         (settings, typist.shown)

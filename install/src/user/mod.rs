@@ -14,6 +14,7 @@ use kai_proto::ids::{AccountName, Role, TelegramId, UserName};
 use serde_json::json;
 
 use crate::{
+    accounts::Accounts,
     apply::{change, lock, look, only_root},
     desired,
     failure::Failure,
@@ -111,12 +112,13 @@ pub fn run(asked: &Asked) -> Result<ExitCode, Failure> {
                     problem: format!("is needed, for the name is no account's: {problem}"),
                 })?,
             };
+            let create = *create_account && Accounts::of(&root).is_kai_s_to_make(&os_user)?;
             let user = User {
                 telegram_id: *telegram_id,
                 name: name.clone(),
                 os_user,
                 role: if *admin { Role::Admin } else { Role::User },
-                create: *create_account,
+                create,
                 uid: None,
             };
             add(&root, &old, user)?;
