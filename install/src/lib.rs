@@ -1,31 +1,55 @@
-//! `kai-install check`: whether this host has what kai needs, and how to mend what it lacks.
+//! `kai-install`: brings kai onto a host, says how it stands, changes it, and takes it away.
 //!
-//! Run by the admin, as root or not. It changes nothing and never opens a secret: of those it judges
-//! owner and mode. What only root can see is said to need root, not guessed.
+//! Run by the admin. What reads is for everybody, what changes is for root; what only root can see is
+//! said to need root, not guessed. No secret is ever shown, logged, or in a list of arguments.
 //!
-//! - [`checks`]: what is judged, as pure functions of what was found;
-//! - [`host`]: finds it;
-//! - [`show`]: puts the findings into lines or JSON.
+//! - [`settings`]: `install.yaml`, what the admin decided, and `config`, which asks for it;
+//! - [`root`]: the tree that is changed, walked by descriptors, written file by whole file;
+//! - [`accounts`]: which accounts and groups that tree has;
+//! - [`source`]: the directory that kai is installed from;
+//! - [`desired`]: the list of all that there shall be; [`items`] the kinds of things on it;
+//! - [`apply`]: `apply` and `rollback`, which bring it about;
+//! - [`status`] compares with it, [`uninstall`] takes it away;
+//! - [`agent`]: the agent's program;
+//! - [`user`]: adds, removes and lists users;
+//! - [`tools`]: Debian's own programs;
+//! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
+//! - [`show`]: puts findings into lines or JSON;
+//! - [`failure`]: why something was not done.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod agent;
+pub mod apply;
 pub mod checks;
+pub mod desired;
+pub mod failure;
 pub mod host;
+pub mod items;
+pub mod root;
+pub mod settings;
 pub mod show;
+pub mod source;
+pub mod status;
+pub mod tools;
+pub mod uninstall;
+pub mod user;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
 
 use checks::Verdict;
+use failure::Failure;
 
 /// Exit status when nothing is missing but something can be seen by root alone.
 const NEEDS_ROOT: u8 = 3;
 
-/// Checks a host for kai.
+/// Installs kai on this host, checks it, changes it and takes it away.
 #[derive(Debug, Parser)]
 #[command(name = "kai-install", version, about)]
 struct Arguments {
@@ -46,28 +70,66 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Asks what kai shall be here, and writes it to install.yaml; takes flags or a file where there is no
+    /// terminal.
+    Config(settings::command::Config),
+    /// Makes this host what install.yaml says, and prints each change. A second run changes nothing.
+    Apply(apply::Apply),
+    /// Goes back to the version before.
+    Rollback(apply::Place),
+    /// Installs the agent's program, root's and nobody else's to change.
+    Agent(agent::install::Agent),
+    /// Adds, removes and lists users; users.yaml keeps its comments.
+    User(user::Asked),
+    /// Says what is installed, and where it differs from what apply would make.
+    ///
+    /// Exit status 0 if all is well, 1 if something differs or is missing, 3 if only root can tell.
+    Status(status::Status),
+    /// Takes away what apply made; configuration, secrets and users' data stay unless they are purged,
+    /// and homes in any case.
+    Uninstall(uninstall::Uninstall),
 }
 
 /// Runs the command with the process's own arguments.
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let Command::Check { json } = arguments.command;
-    let checks = checks::all(&arguments.config);
+    let done = match arguments.command {
+        Command::Check { json } => check(&arguments.config, json),
+        Command::Config(asked) => settings::command::run(&asked),
+        Command::Apply(asked) => apply::run(&asked),
+        Command::Rollback(place) => apply::rollback(&place),
+        Command::Agent(asked) => agent::install::run(&asked),
+        Command::User(asked) => user::run(&asked),
+        Command::Status(asked) => status::run(&asked),
+        Command::Uninstall(asked) => uninstall::run(&asked),
+    };
+    done.unwrap_or_else(|problem| {
+        eprintln!("kai-install: {problem}");
+        ExitCode::FAILURE
+    })
+}
+
+fn check(config: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let checks = checks::all(config);
     let verdict = Verdict::of(&checks);
-    let text = if json {
+    print(&if json {
         show::as_json(&checks, verdict)
     } else {
         show::as_lines(&checks)
-    };
-    // Not println: a closed pipe is an error to report, not a panic.
-    if let Err(problem) = writeln!(io::stdout(), "{text}") {
-        eprintln!("kai-install: cannot write the answer: {problem}");
-        return ExitCode::FAILURE;
-    }
+    })?;
+    Ok(status_of(verdict))
+}
+
+fn status_of(verdict: Verdict) -> ExitCode {
     match verdict {
         Verdict::Ready => ExitCode::SUCCESS,
         Verdict::NeedsRoot => ExitCode::from(NEEDS_ROOT),
         Verdict::Lacking => ExitCode::FAILURE,
     }
+}
+
+/// Not println: a closed pipe is an error to report, not a panic.
+fn print(text: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{text}").map_err(|error| Failure::io("standard output", error))
 }

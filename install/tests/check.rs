@@ -199,7 +199,7 @@ fn a_mistake_in_the_configuration_is_named_by_line_and_key() {
 
 #[test]
 fn what_is_not_understood_is_refused() {
-    for arguments in [&[][..], &["apply"], &["check", "--jason"]] {
+    for arguments in [&[][..], &["aply"], &["check", "--jason"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_kai-install"))
             .args(arguments)
             .output()

@@ -38,7 +38,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(found: impl Into<String>) -> Self {
+    /// Of a thing that stands so.
+    pub fn ok(found: impl Into<String>) -> Self {
         Self {
             state: State::Ok,
             found: found.into(),
@@ -46,7 +47,8 @@ impl Finding {
         }
     }
 
-    fn note(found: impl Into<String>) -> Self {
+    /// Of a thing that stands so.
+    pub fn note(found: impl Into<String>) -> Self {
         Self {
             state: State::Note,
             found: found.into(),
@@ -54,7 +56,8 @@ impl Finding {
         }
     }
 
-    fn needs_root(found: impl Into<String>) -> Self {
+    /// Of a thing that stands so.
+    pub fn needs_root(found: impl Into<String>) -> Self {
         Self {
             state: State::NeedsRoot,
             found: found.into(),
@@ -62,7 +65,8 @@ impl Finding {
         }
     }
 
-    fn missing(found: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// Of a thing that stands so.
+    pub fn missing(found: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             state: State::Missing,
             found: found.into(),
@@ -111,20 +115,13 @@ impl Verdict {
 /// used.
 #[must_use]
 pub fn all(config: &Path) -> Vec<Check> {
-    let mut checks = Vec::new();
+    let mut checks = kernel_checks();
     let mut add = |name: &str, finding| {
         checks.push(Check {
             name: name.to_owned(),
             finding,
         });
     };
-    add("kernel", kernel::version(&host::kernel_release()));
-    add("landlock", kernel::landlock(&host::landlock()));
-    let actions = host::read("/proc/sys/kernel/seccomp/actions_avail");
-    add("seccomp", kernel::seccomp(actions.as_deref()));
-    add("namespaces", kernel::namespaces(&host::namespaces()));
-    let controllers = host::read("/sys/fs/cgroup/cgroup.controllers");
-    add("cgroup v2", kernel::cgroup(controllers.as_deref()));
     match Config::load(config) {
         Ok(config) => {
             add(
@@ -142,6 +139,26 @@ pub fn all(config: &Path) -> Vec<Check> {
         ),
     }
     checks
+}
+
+/// What the kernel offers for the walls of workers.
+#[must_use]
+pub fn kernel_checks() -> Vec<Check> {
+    let actions = host::read("/proc/sys/kernel/seccomp/actions_avail");
+    let controllers = host::read("/sys/fs/cgroup/cgroup.controllers");
+    [
+        ("kernel", kernel::version(&host::kernel_release())),
+        ("landlock", kernel::landlock(&host::landlock())),
+        ("seccomp", kernel::seccomp(actions.as_deref())),
+        ("namespaces", kernel::namespaces(&host::namespaces())),
+        ("cgroup v2", kernel::cgroup(controllers.as_deref())),
+    ]
+    .into_iter()
+    .map(|(name, finding)| Check {
+        name: name.to_owned(),
+        finding,
+    })
+    .collect()
 }
 
 fn about(config: &Config, add: &mut impl FnMut(&str, Finding)) {

@@ -2,6 +2,7 @@
 //!
 //! - [`admin`]: for whom a command of root's runs.
 //! - [`arguments`]: the command line of the daemons and the worker's kin.
+//! - [`bot_token`]: what a bot's token looks like.
 //! - [`config`]: `kai.yaml`, which every program reads and which holds no secret.
 //! - [`yaml`]: the reader under it, which can say file, line and key of every mistake.
 //! - [`trusted_file`]: opens a file once and judges it by that descriptor.
@@ -13,6 +14,7 @@
 
 pub mod admin;
 pub mod arguments;
+pub mod bot_token;
 pub mod config;
 pub mod digest;
 pub mod json;

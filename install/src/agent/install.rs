@@ -1,0 +1,362 @@
+//! `kai-install agent`: the agent's native program, root's and nobody else's to change.
+//!
+//! What is fetched and unpacked is fetched and unpacked by an account that owns nothing, without running
+//! any script of the package's; root takes one program and one version from it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use clap::Args;
+use nix::fcntl::OFlag;
+
+use super::{CURRENT, PLACE};
+use crate::{
+    apply::{lock, only_root},
+    failure::Failure,
+    print,
+    root::{Access, Kind, Root},
+    tools,
+};
+
+/// The scope and the beginning of the names of the packages with native programs.
+const PACKAGE: &str = "@anthropic-ai/claude-code-linux-";
+/// The program's name in each of them.
+const PROGRAM: &str = "claude";
+/// The account that owns nothing.
+const NOBODY: u32 = 65534;
+/// Longest program.
+const LONGEST: u64 = 1 << 30;
+/// Longest description of a package.
+const LONGEST_DESCRIPTION: u64 = 64 * 1024;
+/// What npm may know of the way to its registry.
+const NPM: [&str; 9] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "npm_config_registry",
+    "NPM_CONFIG_REGISTRY",
+];
+
+/// What `agent` is told.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// The version, or a tag of the registry's; with a program of its own as --from it must be given.
+    pub version: Option<String>,
+    /// Take it from this package (.tgz), this directory of a package, or this program, and ask no registry.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub from: Option<PathBuf>,
+    /// Everything is below this directory.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// Carries `agent` out.
+///
+/// # Errors
+/// [`Failure::Agent`] and those of the tree; the agent that was there stays then.
+pub fn run(asked: &Agent) -> Result<ExitCode, Failure> {
+    only_root()?;
+    let root = Root::open(&asked.root)?;
+    let _lock = lock(&root)?;
+    let version = match &asked.from {
+        Some(from) => from_file(&root, from, asked.version.as_deref())?,
+        None => from_registry(&root, asked.version.as_deref().unwrap_or("latest"))?,
+    };
+    print(&format!("the agent is {version}, in {PLACE}/{version}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs the version that `wanted` means to the registry.
+///
+/// # Errors
+/// As [`run`].
+pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
+    if !fits(wanted) {
+        return Err(Failure::Agent(format!("{wanted:?} is not a version")));
+    }
+    let bring = format!(
+        "bring the package: npm pack {0}@{wanted}, then kai-install agent --from FILE",
+        name()
+    );
+    let Some(npm) = tools::find("npm") else {
+        return Err(Failure::Agent(format!(
+            "npm, which fetches it, is not here; install it with: apt-get install npm, or {bring}"
+        )));
+    };
+    let place = Fetched::new()?;
+    let mut command = as_nobody(&npm);
+    command
+        .args([
+            "pack",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-update-notifier",
+            "--silent",
+        ])
+        .arg(format!("{}@{wanted}", name()))
+        .env("HOME", &place.0)
+        .env("npm_config_cache", place.0.join("cache"))
+        .current_dir(&place.0);
+    for variable in NPM {
+        if let Some(value) = std::env::var_os(variable) {
+            command.env(variable, value);
+        }
+    }
+    let output = command.output().map_err(|error| Failure::io(&npm, error))?;
+    if !output.status.success() {
+        let said = tools::last_line(&output);
+        return Err(Failure::Agent(format!(
+            "npm cannot fetch it: {said}; or {bring}"
+        )));
+    }
+    let package = fs::read_dir(&place.0)
+        .map_err(|error| Failure::io(&place.0, error))?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
+        .ok_or_else(|| Failure::Agent("npm has fetched nothing".to_owned()))?;
+    from_package(root, &package, None)
+}
+
+/// A directory of the account's that owns nothing, removed with the value.
+struct Fetched(PathBuf);
+
+impl Fetched {
+    fn new() -> Result<Self, Failure> {
+        let made = tools::run(
+            "mktemp",
+            &["--directory", "/var/tmp/kai-agent.XXXXXXXXXX"],
+            None,
+        )?;
+        let fetched = Self(PathBuf::from(made.trim()));
+        chown(&fetched.0, Some(NOBODY), Some(NOBODY))
+            .map_err(|error| Failure::io(&fetched.0, error))?;
+        Ok(fetched)
+    }
+}
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn from_file(root: &Root, from: &Path, version: Option<&str>) -> Result<String, Failure> {
+    let found = fs::metadata(from).map_err(|error| Failure::io(from, error))?;
+    if found.is_dir() {
+        let inner = from.join("node_modules").join(name());
+        let package = [from.to_owned(), inner]
+            .into_iter()
+            .find(|directory| directory.join(PROGRAM).is_file())
+            .ok_or_else(|| Failure::Agent(format!("{} has no {PROGRAM} in it", from.display())))?;
+        let description = open(&package.join("package.json"))?;
+        let version = judge_version(description, version)?;
+        return put(root, &version, &mut open(&package.join(PROGRAM))?);
+    }
+    let mut start = [0; 2];
+    let mut file = open(from)?;
+    file.read_exact(&mut start)
+        .map_err(|error| Failure::io(from, error))?;
+    // As gzip(1) begins all that it packs.
+    if start == [0x1f, 0x8b] {
+        return from_package(root, from, version);
+    }
+    let version = version.filter(|version| fits(version)).ok_or_else(|| {
+        Failure::Agent("a program by itself does not say its version; name it: kai-install agent --from FILE VERSION".to_owned())
+    })?;
+    put(root, version, &mut open(from)?)
+}
+
+fn from_package(root: &Root, package: &Path, version: Option<&str>) -> Result<String, Failure> {
+    let member = |name: &str| -> Result<(std::process::Child, std::process::ChildStdout), Failure> {
+        let tar = tools::find("tar").ok_or_else(|| {
+            Failure::Agent("tar is not installed: apt-get install tar".to_owned())
+        })?;
+        let mut child = as_nobody(&tar)
+            .args(["--extract", "--gzip", "--to-stdout", "--file=-"])
+            .arg(format!("package/{name}"))
+            .stdin(open(package)?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| Failure::io(&tar, error))?;
+        let out = child.stdout.take();
+        let out = out.ok_or_else(|| Failure::Agent("tar says nothing".to_owned()))?;
+        Ok((child, out))
+    };
+    let bad = || {
+        Failure::Agent(format!(
+            "{} is not a whole package of the agent's; fetch it again with: npm pack {}",
+            package.display(),
+            name()
+        ))
+    };
+    let (mut tar, description) = member("package.json")?;
+    let version = judge_version(description, version);
+    let ended = tar.wait().is_ok_and(|status| status.success());
+    let version = if ended { version? } else { return Err(bad()) };
+    let (mut tar, mut program) = member(PROGRAM)?;
+    // The end of the stream is no proof that it is whole.
+    let directory = prepare(root, &version)?;
+    let path = directory.join(".fetched");
+    let written = write(root, &path, &mut program);
+    drop(program);
+    let whole = tar.wait().is_ok_and(|status| status.success());
+    let put = match (written, whole) {
+        (Ok(()), true) => {
+            let mut file = root.read(&path)?.ok_or_else(bad)?;
+            put(root, &version, &mut file)
+        }
+        (Err(problem), true) => Err(problem),
+        (_, false) => Err(bad()),
+    };
+    root.remove(&path)?;
+    root.remove_if_empty(&directory)?;
+    put
+}
+
+fn prepare(root: &Root, version: &str) -> Result<PathBuf, Failure> {
+    let directory = Path::new(PLACE).join(version);
+    for path in ["/opt", "/opt/kai", PLACE] {
+        if root.look(path.as_ref())?.is_none() {
+            root.make_directory(path.as_ref(), Access::root(0o755))?;
+        }
+    }
+    root.make_directory(&directory, Access::root(0o755))?;
+    Ok(directory)
+}
+
+fn write(root: &Root, path: &Path, program: &mut dyn Read) -> Result<(), Failure> {
+    let mut start = [0; 4];
+    let is_native = program.read_exact(&mut start).is_ok() && start == *b"\x7fELF";
+    if !is_native {
+        return Err(Failure::Agent(
+            "it is not a native program of this system".to_owned(),
+        ));
+    }
+    let mut whole = start.chain(program).take(LONGEST);
+    root.write(path, &mut whole, Access::root(0o755))
+}
+
+/// Puts the program in its place and has `current` lead to it; the version before is kept.
+fn put(root: &Root, version: &str, program: &mut dyn Read) -> Result<String, Failure> {
+    let directory = prepare(root, version)?;
+    let written = write(root, &directory.join(PROGRAM), program);
+    if let Err(problem) = written {
+        root.remove_if_empty(&directory)?;
+        return Err(problem);
+    }
+    let before = root.link_at(CURRENT.as_ref())?;
+    root.link(CURRENT.as_ref(), version.as_ref())?;
+    for name in root.names(PLACE.as_ref())? {
+        let path = Path::new(PLACE).join(&name);
+        let is_kept = name == version || before.as_deref() == Some(Path::new(&name));
+        let found = root.look(&path)?;
+        // Run again with the same version, it knows of none before, and takes none away.
+        let is_same = before.as_deref() == Some(Path::new(version));
+        if !is_kept && !is_same && found.is_some_and(|found| found.kind == Kind::Directory) {
+            root.remove_all(&path)?;
+        }
+    }
+    Ok(version.to_owned())
+}
+
+fn judge_version(description: impl Read, wanted: Option<&str>) -> Result<String, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        version: String,
+    }
+    let mut text = String::new();
+    let read = description
+        .take(LONGEST_DESCRIPTION)
+        .read_to_string(&mut text);
+    let described: Option<Description> = read.ok().and_then(|_| serde_json::from_str(&text).ok());
+    let version = described
+        .map(|description| description.version)
+        .filter(|version| fits(version) && version.starts_with(|c: char| c.is_ascii_digit()))
+        .ok_or_else(|| Failure::Agent("its package.json names no version".to_owned()))?;
+    match wanted {
+        Some(wanted) if wanted != version => Err(Failure::Agent(format!(
+            "the package is of version {version}, not {wanted}"
+        ))),
+        _ => Ok(version),
+    }
+}
+
+/// True for what can be a directory's name beside `current`, and stand behind a package's name.
+fn fits(version: &str) -> bool {
+    (1..=64).contains(&version.len())
+        && version != "current"
+        && version.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && version
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".+-".contains(&b))
+}
+
+/// The package with the program for this machine.
+fn name() -> String {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{PACKAGE}{machine}")
+}
+
+/// Root reads what the admin named; a package that was fetched is read where a link could stand.
+fn open(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)
+        .and_then(|file| Ok((file.metadata()?, file)))
+        .map_err(|error| Failure::io(path, error))?;
+    match opened {
+        (found, file) if found.is_file() && found.nlink() >= 1 => Ok(file),
+        _ => Err(Failure::NotA {
+            path: path.to_owned(),
+            wanted: "regular file",
+        }),
+    }
+}
+
+/// A command of an account that owns nothing and can become nothing else.
+fn as_nobody(program: &Path) -> Command {
+    let mut command = tools::command("setpriv");
+    command
+        .arg(format!("--reuid={NOBODY}"))
+        .arg(format!("--regid={NOBODY}"))
+        .args([
+            "--clear-groups",
+            "--no-new-privs",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "--",
+        ])
+        .arg(program);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_no_path_and_no_flag() {
+        for good in ["2.1.197", "latest", "2.0.0-rc.1+x"] {
+            assert!(fits(good), "{good}");
+        }
+        for bad in ["", "../x", "a/b", "-x", ".x", "current", "a b"] {
+            assert!(!fits(bad), "{bad}");
+        }
+    }
+}

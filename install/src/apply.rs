@@ -1,0 +1,392 @@
+//! `kai-install apply` and `rollback`: looks at everything first, then changes what differs, one thing
+//! after the other, and says each.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{
+    agent,
+    checks::{self, Check, State},
+    desired::{Desired, desired},
+    failure::Failure,
+    items::{
+        Item, Standing,
+        secrets::CURRENT,
+        versions::{self, PREVIOUS},
+    },
+    print,
+    root::Root,
+    settings::{self, Settings},
+    source::{self, Source},
+};
+
+/// What must be free beside what is written, in bytes.
+const SPARE: u64 = 16 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// How often another kai-install is waited for, and how long each time.
+const PATIENCE: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What `apply` is told.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which tree.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Which tree is meant, and what it is compared with.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Everything is below this directory, and nothing is started.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Where kai's programs, units and rules are.
+    #[arg(long, value_name = "DIR", default_value = source::DEFAULT)]
+    pub source: PathBuf,
+    /// The settings, in place of etc/kai/install.yaml of the tree.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+impl Place {
+    /// The settings.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn settings(&self, root: &Root) -> Result<Settings, Failure> {
+        Settings::load(&self.settings_file(root))
+    }
+
+    /// Where the settings are.
+    #[must_use]
+    pub fn settings_file(&self, root: &Root) -> PathBuf {
+        match &self.file {
+            Some(file) => file.clone(),
+            None => root.shown(settings::DEFAULT.as_ref()),
+        }
+    }
+}
+
+/// Nobody else's kai-install changes the tree while this is held.
+///
+/// # Errors
+/// [`Failure::Busy`].
+pub fn lock(root: &Root) -> Result<Flock<File>, Failure> {
+    // A directory that is there before and after: a file would have to be left behind.
+    let opened = File::open(root.path()).map_err(|error| Failure::io(root.path(), error))?;
+    let mut opened = opened;
+    for _ in 0..PATIENCE {
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, _)) => opened = again,
+        }
+        // One that was killed holds it until the last of its writes is done.
+        thread::sleep(PAUSE);
+    }
+    Err(Failure::Busy)
+}
+
+/// Only root may go on.
+///
+/// # Errors
+/// [`Failure::NotRoot`].
+pub fn only_root() -> Result<(), Failure> {
+    if crate::host::is_root() {
+        Ok(())
+    } else {
+        Err(Failure::NotRoot)
+    }
+}
+
+/// Carries `apply` out.
+///
+/// # Errors
+/// The first thing that stands against it. Before the first change all is looked at; after it,
+/// [`Failure::HalfWay`] says what was done.
+pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
+    only_root()?;
+    let root = Root::open(&asked.place.root)?;
+    let _lock = lock(&root)?;
+    let settings = asked.place.settings(&root)?;
+    let source = Source::open(&asked.place.source)?;
+    judge_the_host(&root)?;
+    let list = desired(&root, &settings, &source)?;
+    let standings = look(&root, &list)?;
+    judge_the_space(&root, &list, &standings)?;
+    let has_agent = agent::judge(&root, &settings)?;
+    announce_a_one_way_upgrade(&root, &source)?;
+    if asked.dry_run {
+        if !has_agent {
+            print("would make    agent, as npm has it")?;
+        }
+        return dry_run(&list, &standings);
+    }
+    if !has_agent {
+        let version = agent::install::from_registry(&root, "latest")?;
+        print(&format!("made     agent {version}"))?;
+    }
+    let before = Before::of(&root)?;
+    let changes = match change(&root, &list, &standings) {
+        Ok(changes) => changes + usize::from(!has_agent),
+        Err(failure) => return Err(undo(&root, &settings, before, failure)),
+    };
+    print(&match changes {
+        0 => format!("nothing changed: {} is installed", source.version.name),
+        1 => format!("1 change; {} is installed", source.version.name),
+        n => format!("{n} changes; {} is installed", source.version.name),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Carries `rollback` out: applies the version before from its own copy.
+///
+/// # Errors
+/// [`Failure::NoPrevious`], [`Failure::Schema`], and those of [`run`].
+pub fn rollback(place: &Place) -> Result<ExitCode, Failure> {
+    only_root()?;
+    let root = Root::open(&place.root)?;
+    let _lock = lock(&root)?;
+    let settings = place.settings(&root)?;
+    let to = versions::at(&root, PREVIOUS.as_ref())?.ok_or(Failure::NoPrevious)?;
+    let before = Before::of(&root)?;
+    if let Some(from) = &before.current {
+        if from.name == to.name {
+            return Err(Failure::NoPrevious);
+        }
+        if from.authd_schema > to.authd_schema {
+            return Err(Failure::Schema {
+                from: from.name.clone(),
+                to: to.name,
+            });
+        }
+    }
+    let source = Source::open(&root.shown(&versions::directory(&to.name)))?;
+    let list = desired(&root, &settings, &source)?;
+    let standings = look(&root, &list)?;
+    match change(&root, &list, &standings) {
+        Ok(_) => print(&format!("went back to {}", to.name))?,
+        Err(failure) => return Err(undo(&root, &settings, before, failure)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How each thing stands, before anything is changed.
+///
+/// # Errors
+/// The first that must be judged by the admin.
+pub fn look(root: &Root, list: &Desired) -> Result<Vec<Standing>, Failure> {
+    list.iter().map(|item| item.look(root)).collect()
+}
+
+fn judge_the_host(root: &Root) -> Result<(), Failure> {
+    if !root.is_host() {
+        return Ok(());
+    }
+    if !Path::new("/run/systemd/system").exists() {
+        return Err(Failure::NoSystemd);
+    }
+    judge_the_kernel(checks::kernel_checks())
+}
+
+fn judge_the_kernel(checks: Vec<Check>) -> Result<(), Failure> {
+    let mut missing = checks
+        .into_iter()
+        .filter(|check| check.finding.state == State::Missing);
+    match missing.next() {
+        None => Ok(()),
+        Some(check) => Err(Failure::Host {
+            name: check.name,
+            found: check.finding.found,
+            mend: check.finding.mend.unwrap_or_default(),
+        }),
+    }
+}
+
+fn judge_the_space(root: &Root, list: &Desired, standings: &[Standing]) -> Result<(), Failure> {
+    let needed: u64 = list
+        .iter()
+        .zip(standings)
+        .filter(|(_, standing)| **standing != Standing::Right)
+        .map(|(item, _)| item.size())
+        .sum();
+    if needed == 0 || root.free(versions::PLACE.as_ref())? >= needed + SPARE {
+        return Ok(());
+    }
+    Err(Failure::NoSpace {
+        path: root.shown(versions::PLACE.as_ref()),
+        needed: (needed + SPARE).div_ceil(MIB),
+    })
+}
+
+fn announce_a_one_way_upgrade(root: &Root, source: &Source) -> Result<(), Failure> {
+    match versions::at(root, CURRENT.as_ref())? {
+        Some(current) if current.authd_schema < source.version.authd_schema => print(&format!(
+            "note: there is no way back from {} to {}, whose kai-authd does not know the new tables; copy \
+             /var/lib/kai/authd first if you may want one",
+            source.version.name, current.name
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn dry_run(list: &Desired, standings: &[Standing]) -> Result<ExitCode, Failure> {
+    let mut changes = 0;
+    for (item, standing) in list.iter().zip(standings) {
+        match standing {
+            Standing::Right => continue,
+            Standing::Missing => print(&format!("would make    {item}"))?,
+            Standing::Differs(what) => print(&format!("would change  {item}: {what}"))?,
+        }
+        changes += 1;
+    }
+    print(&match changes {
+        0 => "nothing would change".to_owned(),
+        1 => "1 change would be made".to_owned(),
+        n => format!("{n} changes would be made"),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings about what differs, says each, and returns how much that was.
+///
+/// # Errors
+/// [`Failure::HalfWay`].
+pub fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usize, Failure> {
+    let mut changes = 0;
+    for (item, before) in list.iter().zip(standings) {
+        let done = change_one(root, item.as_ref(), before, changes > 0);
+        match done {
+            Ok(Standing::Right) => {}
+            Ok(Standing::Missing) => {
+                changes += 1;
+                print(&format!("made     {item}"))?;
+            }
+            Ok(Standing::Differs(what)) => {
+                changes += 1;
+                print(&format!("changed  {item}: {what}"))?;
+            }
+            Err(problem) => {
+                return Err(Failure::HalfWay {
+                    problem: Box::new(problem),
+                    done: match changes {
+                        0 => "nothing was changed".to_owned(),
+                        n => format!(
+                            "{n} changes, listed above, were made; mend this, and run it again"
+                        ),
+                    },
+                });
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Brings one thing about, and returns how it stood before.
+fn change_one(
+    root: &Root,
+    item: &dyn Item,
+    before: &Standing,
+    changed: bool,
+) -> Result<Standing, Failure> {
+    // What was right stays right, but for what depends on what has changed since.
+    if *before == Standing::Right && !(changed && item.depends_on_others()) {
+        return Ok(Standing::Right);
+    }
+    let before = item.look(root)?;
+    if before == Standing::Right {
+        return Ok(before);
+    }
+    item.bring_about(root)?;
+    match item.look(root)?.difference() {
+        None => Ok(before),
+        Some(still) => Err(Failure::Stays {
+            thing: item.to_string(),
+            still: still.to_owned(),
+        }),
+    }
+}
+
+/// What ran, and what ran before that, when a run began.
+struct Before {
+    current: Option<source::Version>,
+    previous: Option<PathBuf>,
+}
+
+impl Before {
+    fn of(root: &Root) -> Result<Self, Failure> {
+        Ok(Self {
+            current: versions::at(root, CURRENT.as_ref())?,
+            previous: root.link_at(PREVIOUS.as_ref())?,
+        })
+    }
+}
+
+/// After a failure: if another version ran before, it runs again, and the one before it is kept.
+fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> Failure {
+    let now = versions::at(root, CURRENT.as_ref());
+    let (Some(old), Ok(Some(now))) = (before.current, now) else {
+        return failure;
+    };
+    if old.name == now.name {
+        return failure;
+    }
+    let restore = || -> Result<(), Failure> {
+        let source = Source::open(&root.shown(&versions::directory(&old.name)))?;
+        // Both links as they were: what failed is no version to go back to, and not kept.
+        root.link(CURRENT.as_ref(), old.name.as_ref())?;
+        match &before.previous {
+            Some(previous) => root.link(PREVIOUS.as_ref(), previous)?,
+            None => root.remove(PREVIOUS.as_ref())?,
+        }
+        let list = desired(root, settings, &source)?;
+        let standings = look(root, &list)?;
+        change(root, &list, &standings).map(drop)
+    };
+    let word = match restore() {
+        Ok(()) => format!("{} runs again", old.name),
+        Err(problem) => format!("{} does not run again either: {problem}", old.name),
+    };
+    match failure {
+        Failure::HalfWay { problem, done } => Failure::HalfWay {
+            problem,
+            done: format!("{done}; {word}"),
+        },
+        other => Failure::HalfWay {
+            problem: Box::new(other),
+            done: word,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::kernel;
+
+    #[test]
+    fn a_kernel_without_landlock_is_refused_with_the_mend() {
+        let check = |finding| Check {
+            name: "landlock".to_owned(),
+            finding,
+        };
+        let good = check(kernel::landlock(&kernel::Landlock::Abi(7)));
+        let bad = check(kernel::landlock(&kernel::Landlock::NotEnabled));
+
+        assert!(judge_the_kernel(vec![good.clone()]).is_ok());
+        let said = judge_the_kernel(vec![good, bad]).unwrap_err().to_string();
+
+        assert!(said.contains("landlock") && said.contains("lsm="), "{said}");
+    }
+}

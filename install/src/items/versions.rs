@@ -1,0 +1,138 @@
+//! Which version runs: `/opt/kai/current` leads to its directory, `/opt/kai/previous` to the one before.
+
+use std::{fmt, path::Path};
+
+use super::{Goes, Item, Standing, secrets::CURRENT};
+use crate::{
+    failure::Failure,
+    root::{Kind, Root},
+    source::{self, Version, parse_version},
+};
+
+/// Where versions are.
+pub const PLACE: &str = "/opt/kai";
+/// The version before.
+pub const PREVIOUS: &str = "/opt/kai/previous";
+
+/// The directory of this version.
+#[must_use]
+pub fn directory(version: &str) -> std::path::PathBuf {
+    Path::new(PLACE).join(version)
+}
+
+/// The version that the link at `path` leads to, if it does.
+///
+/// # Errors
+/// If something else stands there, or the version's description cannot be read.
+pub fn at(root: &Root, path: &Path) -> Result<Option<Version>, Failure> {
+    let Some(name) = root.link_at(path)? else {
+        return Ok(None);
+    };
+    let file = Path::new(PLACE).join(name).join(source::VERSION);
+    match root.read_text(&file)? {
+        Some(text) => parse_version(&root.shown(&file), &text).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The version that runs.
+pub struct Current(pub String);
+
+impl fmt::Display for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {CURRENT} to {}", self.0)
+    }
+}
+
+impl Item for Current {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        Ok(match root.link_at(CURRENT.as_ref())? {
+            None => Standing::Missing,
+            Some(to) if to == Path::new(&self.0) => Standing::Right,
+            Some(to) => Standing::Differs(format!("leads to {}", to.display())),
+        })
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        // The version before is noted first: one that is current and previous is neither's loss.
+        if let Some(old) = root.link_at(CURRENT.as_ref())?
+            && old != Path::new(&self.0)
+            && at(root, CURRENT.as_ref())?.is_some()
+        {
+            root.link(PREVIOUS.as_ref(), &old)?;
+        }
+        root.link(CURRENT.as_ref(), self.0.as_ref())
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        let there = root.look(CURRENT.as_ref())?.is_some();
+        root.remove(CURRENT.as_ref())?;
+        Ok(there)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithKai
+    }
+}
+
+/// No version but the two.
+pub struct Pruned(pub String);
+
+impl Pruned {
+    fn extra(&self, root: &Root) -> Result<Vec<String>, Failure> {
+        // Before the switch, what runs now is what will be the one before.
+        let kept = match root.link_at(CURRENT.as_ref())? {
+            Some(current) if current != Path::new(&self.0) => Some(current),
+            _ => root.link_at(PREVIOUS.as_ref())?,
+        };
+        let mut extra = Vec::new();
+        for name in root.names(PLACE.as_ref())? {
+            let path = Path::new(PLACE).join(&name);
+            let is_version = name.starts_with(|c: char| c.is_ascii_digit())
+                && root
+                    .look(&path)?
+                    .is_some_and(|found| found.kind == Kind::Directory);
+            if is_version && name != self.0 && kept.as_deref() != Some(Path::new(&name)) {
+                extra.push(name);
+            }
+        }
+        Ok(extra)
+    }
+}
+
+impl fmt::Display for Pruned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "two versions in {PLACE}")
+    }
+}
+
+impl Item for Pruned {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        let extra = self.extra(root)?;
+        Ok(Standing::of(
+            (!extra.is_empty())
+                .then(|| format!("older than these: {}", extra.join(" ")))
+                .into_iter()
+                .collect(),
+        ))
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        for name in self.extra(root)? {
+            root.remove_all(&Path::new(PLACE).join(name))?;
+        }
+        Ok(())
+    }
+
+    fn take_away(&self, _: &Root) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn depends_on_others(&self) -> bool {
+        true
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::Never
+    }
+}
