@@ -258,10 +258,10 @@ impl<L: AuditLog> Authority<L> {
         let user = found.first().ok_or(NotDone::NotEnrolled)?;
         change.forgive(user.id)?;
         change.believe_the_clock(user.id)?;
-        // For all: there is one clock.
-        self.newest_step = codes::step(now.unix());
         let line = audit::enrolment(audit::Enrolment::Unlocked, user, admin);
         commit(change, &mut self.log, user, &[line], now)?;
+        // For all: there is one clock.
+        self.newest_step = codes::step(now.unix());
         Ok(Reply::Done)
     }
 
