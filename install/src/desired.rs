@@ -14,6 +14,7 @@ use crate::{
         accounts::{Closed, Fit, Group, Home, Member, Service},
         configuration::{KaiYaml, UsersYaml},
         files::{Absent, Contents, Directory, File, Judge, Parent, directories},
+        leftover::NoLeftover,
         lines::Line,
         secrets::{BotToken, Database},
         units::{self, Enabled, Running},
@@ -58,6 +59,7 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
         programs: versions::directory(&source.version.name),
     }));
     list.push(Box::new(Current(source.version.name.clone())));
+    list.push(Box::new(NoLeftover::but(source)));
     rules(&mut list, source);
     let to_run: Vec<Unit> = source
         .units

@@ -147,6 +147,34 @@ fn a_second_version_takes_over_in_one_step_two_are_kept_and_the_first_comes_back
 }
 
 #[test]
+fn a_unit_that_only_the_newer_version_has_goes_with_it_and_the_admin_s_own_stays() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    ground.make_package("new", "0.2.0");
+    let socket = "[Socket]\nListenStream=/run/kai/x\n[Install]\nWantedBy=sockets.target\n";
+    fs::write(ground.beside("new/systemd/kai-new.socket"), socket).unwrap();
+    ground.write(
+        "etc/systemd/system/kai-backup.service",
+        "[Service]\n",
+        0o644,
+    );
+    let link = ground.path("etc/systemd/system/sockets.target.wants/kai-new.socket");
+    let up = ground.install_from("new", &["apply"]);
+    assert!(up.status.success() && link.is_symlink(), "{}", said(&up));
+
+    let back = ground.command(&["rollback"]).output().unwrap();
+
+    assert!(back.status.success(), "{}", said(&back));
+    assert!(!link.is_symlink());
+    assert!(!ground.path("etc/systemd/system/kai-new.socket").exists());
+    assert!(
+        ground
+            .path("etc/systemd/system/kai-backup.service")
+            .exists()
+    );
+}
+
+#[test]
 fn a_way_back_that_the_database_rules_out_is_announced_and_refused() {
     let Some(ground) = Ground::new() else { return };
     ground.done(&["apply"]);

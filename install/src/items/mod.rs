@@ -6,11 +6,12 @@
 //! - [`configuration`]: kai.yaml and users.yaml;
 //! - [`secrets`]: the token and authd's database;
 //! - [`versions`]: which version is the one that runs;
-//! - [`units`]: units, enabled and running.
+//! - [`units`]: units, enabled and running; [`leftover`]: those of other versions.
 
 pub mod accounts;
 pub mod configuration;
 pub mod files;
+pub mod leftover;
 pub mod lines;
 pub mod secrets;
 pub mod units;

@@ -257,9 +257,13 @@ impl Item for Running {
 
     fn bring_about(&self, root: &Root) -> Result<(), Failure> {
         let mut stale = Vec::new();
+        let (mut new_sockets, mut serves) = (false, false);
         for (unit, state) in self.units.iter().zip(states(&self.units)?) {
-            if state.is_active() && self.stale(root, unit, &state)?.is_some() {
-                stale.push(unit);
+            let is_stale = state.is_active() && self.stale(root, unit, &state)?.is_some();
+            new_sockets |= unit.is_socket() && (is_stale || !state.is_active());
+            serves |= !unit.is_socket() && state.is_active();
+            if is_stale && !unit.is_socket() {
+                stale.push(unit.name.as_str());
             }
         }
         let all: Vec<&str> = self.units.iter().map(|unit| unit.name.as_str()).collect();
@@ -270,23 +274,22 @@ impl Item for Running {
         run("daemon-reload", &[])?;
         // One that failed too often is not started again for a while.
         let _ = run("reset-failed", &all);
-        let (sockets, services): (Vec<&Unit>, Vec<&Unit>) =
-            stale.into_iter().partition(|unit| unit.is_socket());
-        let names = |units: &[&Unit]| -> Vec<String> {
-            units.iter().map(|unit| unit.name.clone()).collect()
-        };
         // Why something does not start is asked of its state.
-        if sockets.is_empty() {
-            let services = names(&services);
-            let services: Vec<&str> = services.iter().map(String::as_str).collect();
-            if !services.is_empty() {
-                let _ = run("restart", &services);
-            }
-        } else {
-            // A socket cannot be made anew while its service has it.
+        if new_sockets && serves {
+            // A socket cannot be made while its service runs.
             run("stop", &all)?;
+        } else if !stale.is_empty() {
+            let _ = run("restart", &stale);
         }
-        let _ = run("start", &all);
+        // Each is a job of its own to systemctl(1), and a socket whose service is there first is refused.
+        let (sockets, services): (Vec<&Unit>, Vec<&Unit>) =
+            self.units.iter().partition(|unit| unit.is_socket());
+        for units in [sockets, services] {
+            let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+            if !names.is_empty() {
+                let _ = run("start", &names);
+            }
+        }
         self.wait()
     }
 
