@@ -3,18 +3,61 @@
 
 mod skipped;
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, process::Command};
+use std::{fs, io, path::PathBuf, process::Command};
 
 use skipped::skipped;
 
-const ALLOWED: [&str; 7] = [
-    "/opt/kai/current/kai-broker status",
-    "/opt/kai/current/kai-broker status --json",
-    "/opt/kai/current/kai-broker status --watch",
-    "/opt/kai/current/kai-broker strangers",
-    "/opt/kai/current/kai-broker strangers --json",
-    "/opt/kai/current/kai-install check",
-    "/opt/kai/current/kai-install check --json",
+/// What they may run, with all of its arguments.
+const ALLOWED: [&str; 18] = [
+    "kai-broker status",
+    "kai-broker status --json",
+    "kai-broker status --watch",
+    "kai-broker strangers",
+    "kai-broker strangers --json",
+    "kai-broker audit",
+    "kai-broker audit --json",
+    "kai-broker audit --follow --user alice",
+    "kai-broker audit --user 1001 --since 2h --until 90m --json",
+    "kai-broker audit --since 2026-11-21T08:30:00Z",
+    "kai-broker audit --since 2026-11-21",
+    "kai-broker audit --user bärbel_2.0",
+    "kai-broker audit verify",
+    "kai-broker audit verify --json",
+    "kai-install check",
+    "kai-install check --json",
+    "kai-install status",
+    "kai-install status --json",
+];
+
+/// And what they may not, however near it is.
+const REFUSED: [&str; 27] = [
+    "kai-broker",
+    "kai-broker reload",
+    "kai-broker probe",
+    "kai-broker probe alice",
+    "kai-broker login alice",
+    "kai-broker status --config /etc/shadow",
+    "kai-broker --config /etc/shadow status",
+    "kai-broker status --json --watch",
+    "kai-broker audit --config /etc/shadow",
+    "kai-broker audit --config=/etc/shadow",
+    "kai-broker --config /etc/shadow audit",
+    "kai-broker audit --user alice --config /etc/shadow",
+    "kai-broker audit --user --config /etc/shadow",
+    "kai-broker audit --user --json",
+    "kai-broker audit --user alice /etc/shadow",
+    "kai-broker audit --since /etc/shadow",
+    "kai-broker audit --since --config",
+    "kai-broker audit verify --marks /etc/shadow",
+    "kai-broker audit verify --config /etc/shadow",
+    "kai-broker audit --json verify",
+    "kai-install",
+    "kai-install apply",
+    "kai-install check --config /etc/shadow",
+    "kai-install status --root /tmp",
+    "kai-install status --file /etc/shadow",
+    "kai-install uninstall",
+    "kai-auth status",
 ];
 
 fn file() -> PathBuf {
@@ -56,19 +99,74 @@ fn sudo_accepts_the_file() {
 }
 
 #[test]
-fn the_commands_are_exactly_those_with_their_arguments_spelled_out() {
-    let statements = statements();
-    let alias = statements
-        .iter()
-        .find_map(|line| line.strip_prefix("Cmnd_Alias KAI_LOOK = "))
-        .unwrap();
-    let commands: BTreeSet<&str> = alias.split(", ").collect();
+fn sudo_lets_an_admin_look_and_nothing_else() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("needs root, to ask sudo about somebody else");
+    }
+    for tool in ["sudo", "unshare"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return skipped(&format!("{tool} is not installed"));
+        }
+    }
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();
+    let with = |file: &str, lines: &str| fs::read_to_string(file).unwrap() + lines;
+    write(
+        "passwd",
+        &with("/etc/passwd", "\nkai-play-admin:x:61777:61777::/:/bin/sh\n"),
+    );
+    let groups = "\nkai-play-admin:x:61777:\nkai-admin:x:61778:kai-play-admin\n";
+    write("group", &with("/etc/group", groups));
+    let rules = fs::read_to_string(file()).unwrap();
+    write("sudoers", &format!("root ALL=(ALL:ALL) ALL\n{rules}"));
+    let cases: Vec<&str> = ALLOWED.iter().chain(&REFUSED).copied().collect();
+    write("cases", &(cases.join("\n") + "\n"));
+    // In a tree of mounts of its own, which goes with it.
+    let script = r#"
+        set -e
+        chmod 0440 sudoers && chown 0:0 sudoers
+        for file in passwd group sudoers; do mount --bind $file /etc/$file; done
+        mount -t tmpfs none /opt
+        mkdir -p /opt/kai/current
+        for program in kai-broker kai-install kai-auth; do
+            printf '#!/bin/true\n' > /opt/kai/current/$program
+            chmod 0755 /opt/kai/current/$program
+        done
+        while read -r program arguments; do
+            if sudo -n -l -U kai-play-admin /opt/kai/current/$program $arguments > /dev/null 2>&1
+            then echo yes; else echo no; fi < /dev/null
+        done < cases
+    "#;
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    let output = unshare.current_dir(place.path()).output().unwrap();
 
-    assert_eq!(commands, ALLOWED.into_iter().collect());
-    for command in commands {
-        // Without an argument sudo would accept any, and each of these stands for more than itself.
-        assert!(command.contains(' '), "{command}");
-        assert!(!command.contains(['*', '?', '[', '^', '\\']), "{command}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let verdicts: Vec<&str> = said.lines().collect();
+    assert_eq!(verdicts.len(), cases.len(), "{errors}");
+    for (case, verdict) in cases.iter().zip(verdicts) {
+        let expected = if ALLOWED.contains(case) { "yes" } else { "no" };
+        assert_eq!(verdict, expected, "{case}");
+    }
+}
+
+#[test]
+fn what_is_spelled_out_is_whole_and_the_one_expression_is_anchored() {
+    for name in ["KAI_LOOK", "KAI_ASK"] {
+        let prefix = format!("Cmnd_Alias {name} = ");
+        let statements = statements();
+        let alias = statements
+            .iter()
+            .find_map(|line| line.strip_prefix(&prefix));
+        for command in alias.unwrap().split(", ") {
+            let (program, arguments) = command.split_once(' ').unwrap_or((command, ""));
+            assert!(program.starts_with("/opt/kai/current/kai-"), "{command}");
+            // Without an argument sudo would accept any, and these stand for more than themselves.
+            let plain = !arguments.is_empty() && !arguments.contains(['*', '?', '[', '^', '\\']);
+            let anchored = arguments.starts_with("^audit( --") && arguments.ends_with(")*$");
+            assert!(plain || anchored, "{command}");
+        }
     }
 }
 
@@ -76,14 +174,15 @@ fn the_commands_are_exactly_those_with_their_arguments_spelled_out() {
 fn the_group_is_given_nothing_else() {
     let rest: Vec<String> = statements()
         .into_iter()
-        .filter(|line| !line.starts_with("Cmnd_Alias KAI_LOOK = "))
+        .filter(|line| !line.starts_with("Cmnd_Alias KAI_"))
         .collect();
 
     assert_eq!(
         rest,
         [
             "Defaults!KAI_LOOK env_reset, noexec, use_pty",
-            "%kai-admin ALL = (root) NOPASSWD: KAI_LOOK",
+            "Defaults!KAI_ASK env_reset, use_pty",
+            "%kai-admin ALL = (root) NOPASSWD: KAI_LOOK, KAI_ASK",
         ]
     );
 }
