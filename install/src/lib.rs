@@ -90,6 +90,12 @@ enum Command {
     Uninstall(uninstall::Uninstall),
 }
 
+/// The command line, for the manual and the completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command with the process's own arguments.
 #[must_use]
 pub fn run() -> ExitCode {

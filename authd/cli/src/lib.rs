@@ -110,6 +110,12 @@ fn telegram_id(text: &str) -> Result<TelegramId, String> {
     TelegramId::try_from(number).map_err(|_| invalid.to_owned())
 }
 
+/// The command line, for the manual and the completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command with these arguments, the program's name first.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

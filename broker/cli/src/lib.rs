@@ -83,6 +83,12 @@ enum Command {
     Reload,
 }
 
+/// The command line, for the manual and the completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command with the process's own arguments.
 #[must_use]
 pub fn run() -> ExitCode {
