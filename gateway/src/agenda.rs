@@ -204,6 +204,16 @@ impl Agenda {
         self.items.iter()
     }
 
+    /// Takes each /stop out that the worker was not told of.
+    pub fn take_interrupts(&mut self) -> Vec<Item> {
+        let (interrupts, others) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| matches!(item.what, What::Interrupt));
+        self.items = others;
+        let interrupts: VecDeque<Item> = interrupts;
+        interrupts.into()
+    }
+
     /// Takes everything out that is no prompt.
     pub fn take_orders(&mut self) -> Vec<Item> {
         let (prompts, orders) = std::mem::take(&mut self.items)

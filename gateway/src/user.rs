@@ -192,6 +192,9 @@ impl User {
                     self.means.settle(id);
                 }
             }
+            if self.phase == Phase::Finishing {
+                self.stop_what_finishes().await;
+            }
             for id in std::mem::take(&mut self.unacknowledged) {
                 self.link.tell(ToWorker::Acknowledge(id)).await;
             }

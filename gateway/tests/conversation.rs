@@ -761,6 +761,29 @@ fn a_turn_that_does_not_finish_in_time_is_stopped_and_its_user_told() {
 }
 
 #[test]
+fn a_turn_that_a_stopping_gateway_waits_for_can_be_stopped() {
+    let mut stage = Stage::new();
+    stage.says(ALICE, "long work");
+    let worker = stage.worker(ALICE);
+    let prompt = worker.prompt().id;
+    worker.accept(prompt);
+    worker.text(prompt, "half");
+    stage.wait_for(ALICE, "half");
+    stage.terminate_gateway();
+    std::thread::sleep(Duration::from_millis(300));
+    stage.says(ALICE, "/stop");
+    assert_eq!(worker.told(), Some(ToWorker::Interrupt));
+    worker.finish(prompt, Outcome::Interrupted);
+    assert!(stage.wait_for_gateway().success());
+    assert!(
+        stage
+            .heard(ALICE)
+            .iter()
+            .any(|text| text.contains("Stopped."))
+    );
+}
+
+#[test]
 fn a_gateway_that_is_told_twice_does_not_wait() {
     let mut stage = Stage::new();
     stage.says(ALICE, "long work");

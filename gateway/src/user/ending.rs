@@ -22,6 +22,14 @@ impl User {
         }
     }
 
+    /// A /stop ends a turn also while the gateway waits for it.
+    pub(super) async fn stop_what_finishes(&mut self) {
+        for item in self.agenda.take_interrupts() {
+            self.link.tell(ToWorker::Interrupt).await;
+            self.means.settle(item.id);
+        }
+    }
+
     /// A message was let through, and waits for the gateway's next start.
     pub(super) fn tell_closing(&mut self, chat: ChatId) {
         if self.phase != Phase::Open && self.told_closing.insert(chat) {
