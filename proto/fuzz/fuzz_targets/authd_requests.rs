@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
             });
         }
     }
-    put_back(authority.into_parts().0);
+    put_back(authority.into_parts(now).0);
 });
 
 /// Plays one connection of a role.
