@@ -153,6 +153,7 @@ fn a_purge_leaves_what_was_there_before_and_users_accounts_with_their_homes() {
             "etc/systemd",
             "etc/systemd/system",
             "etc/systemd/system/multi-user.target.wants",
+            "etc/systemd/system/sockets.target.wants",
             "etc/sysusers.d",
             "etc/tmpfiles.d",
             "home",

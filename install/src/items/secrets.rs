@@ -135,9 +135,12 @@ impl Item for Database {
         let program = root.shown(&self.programs.join("kai-auth"));
         let mut config = root.shown(CONFIG.as_ref());
         if !root.is_host() {
+            let below =
+                |path: &str| crate::settings::quoted(&root.shown(path.as_ref()).to_string_lossy());
             let text = format!(
-                "agent: {{command: /nothing}}\npaths: {{state: {}}}\n",
-                crate::settings::quoted(&root.shown("/var/lib/kai".as_ref()).to_string_lossy())
+                "agent: {{command: /nothing}}\npaths: {{state: {}, log: {}}}\n",
+                below("/var/lib/kai"),
+                below("/var/log/kai"),
             );
             root.write(MAKING.as_ref(), &mut text.as_bytes(), Access::root(0o644))?;
             config = root.shown(MAKING.as_ref());

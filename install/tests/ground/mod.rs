@@ -170,13 +170,14 @@ fn list(root: &Path, directory: &Path, lines: &mut Vec<String>) {
         let path = entry.unwrap().path();
         let found = fs::symlink_metadata(&path).unwrap();
         let name = path.strip_prefix(root).unwrap().display().to_string();
-        // The tools of shadow-utils keep these; authd's database counts how often it was opened.
+        // The tools of shadow-utils keep these.
         if name.ends_with('-') || name.contains(".lock") {
             continue;
         }
         let holds = if found.is_symlink() {
             fs::read_link(&path).unwrap().display().to_string()
-        } else if found.is_file() && !name.ends_with(".sqlite") {
+        } else if found.is_file() && !name.contains("kai/authd/") {
+            // authd's database counts how often it was opened, and its log says when.
             let bytes = fs::read(&path).unwrap();
             format!(
                 "{:x}",
