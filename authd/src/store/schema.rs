@@ -60,7 +60,7 @@ const SETTINGS: &str = "
     PRAGMA foreign_keys = ON;
     PRAGMA trusted_schema = OFF;
     PRAGMA cell_size_check = ON;
-    PRAGMA cache_size = -256;
+    PRAGMA cache_size = -48;
     PRAGMA mmap_size = 0;
     PRAGMA temp_store = MEMORY;
     PRAGMA wal_autocheckpoint = 64;";
@@ -128,7 +128,7 @@ pub(super) fn reserve(path: &Path) -> io::Result<()> {
 }
 
 /// Pages of the file that are free at least: a row that grows may need one, and the file none more.
-const FREE_PAGES: i64 = 16;
+const FREE_PAGES: i64 = 8;
 
 /// Makes sure that the file of `database` has free pages. They are written and on disk first, and taken
 /// back then: a page that is only counted has no place on the disk yet.
@@ -143,7 +143,7 @@ pub(super) fn keep_free_pages(database: &Connection) -> Result<(), rusqlite::Err
     database.execute_batch(
         "BEGIN IMMEDIATE;
          CREATE TABLE room (page BLOB);
-         INSERT INTO room VALUES (randomblob(2 * 16 * 4096));
+         INSERT INTO room SELECT randomblob(3 * 4096) FROM (VALUES (1), (2), (3), (4), (5));
          COMMIT;
          PRAGMA wal_checkpoint(FULL);
          DROP TABLE room;
