@@ -68,6 +68,14 @@ fn fill(file: &Path) {
     }
 }
 
+/// The same, but for so many bytes.
+fn fill_but(left: u64, file: &Path) {
+    fill(file);
+    let full = File::options().write(true).open(file).unwrap();
+    let length = full.metadata().unwrap().len();
+    full.set_len(length - left).unwrap();
+}
+
 /// The daemon must end at its start, for good, with one line that holds `words`.
 fn refused_at_start(ground: &mut Ground, what: &str, words: &[&str]) {
     let before = ground.log();
@@ -271,11 +279,7 @@ fn a_disk_that_is_full_to_the_last_byte_lets_nobody_in_and_is_got_over_without_a
         // So full already that no room can be kept for the journal.
         fs::remove_file(ground.path("state/authd/authd.sqlite-wal")).unwrap();
         let filler = ground.path("state/filler");
-        fill(&filler);
-        let full = File::options().write(true).open(&filler).unwrap();
-        full.set_len(full.metadata().unwrap().len() - (300 << 10))
-            .unwrap();
-        drop(full);
+        fill_but(300 << 10, &filler);
         ground.start();
         let enrolled = ground.enroll("alice", 1001);
         let alice = user("alice", 1001);
@@ -344,6 +348,38 @@ fn a_disk_filled_by_users_stops_no_decision_while_the_reserves_last() {
 
         assert_eq!(ground.audited("code.refused"), 16);
         assert_eq!(ground.audited("code.accepted"), 2);
+    });
+}
+
+#[test]
+fn a_database_that_is_opened_on_a_nearly_full_disk_works_as_soon_as_there_is_room() {
+    if !is_root() {
+        return;
+    }
+    with_own_mounts(|| {
+        let place = tempfile::tempdir().unwrap();
+        small_disk(place.path());
+        let directory = place.path().join("authd");
+        let filler = place.path().join("filler");
+        // From nothing to all that is wanted: it is out of room at each of the steps that make some.
+        for left in (0..50).map(|pages| pages * 4096) {
+            Store::create(&directory).unwrap().close();
+            let file = directory.join("authd.sqlite");
+            let compact = rusqlite::Connection::open(&file).unwrap();
+            compact.execute_batch("VACUUM").unwrap();
+            compact.close().unwrap();
+            fill_but(left, &filler);
+            let opened = Store::open(&directory);
+            fs::remove_file(&filler).unwrap();
+
+            let mut store = opened.unwrap_or_else(|_| Store::open(&directory).unwrap());
+            let change = store.change().unwrap();
+            change.commit().unwrap();
+            store.settle().unwrap();
+
+            store.close();
+            fs::remove_dir_all(&directory).unwrap();
+        }
     });
 }
 

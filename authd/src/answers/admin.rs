@@ -139,7 +139,7 @@ impl<L: AuditLog> Authority<L> {
             failures: row.counts.failures,
             recovery_left: listed.recovery_left,
             // A phone whose clock is a little ahead is no reason to worry.
-            ahead_of_clock: row.last_step.max(row.seen_step) > newest,
+            ahead_of_clock: row.last_step.max(row.seen_step).max(self.newest_step) > newest,
             user: row.user,
         }
     }

@@ -7,6 +7,7 @@
 //!
 //! - [`place`]: the directory and the file, and who may touch them;
 //! - [`schema`]: the tables, their version, and what is looked at before they are trusted;
+//! - `room`: what is kept of the disk for it;
 //! - [`rows`]: a row as what it means;
 //! - [`change`]: what changes, in one transaction;
 //! - [`restore`]: a copy comes back.
@@ -14,6 +15,7 @@
 pub mod change;
 pub mod place;
 mod restore;
+mod room;
 pub mod rows;
 pub mod schema;
 
@@ -181,17 +183,13 @@ impl Store {
             .execute("UPDATE about SET opened = opened + 1", [])
             .map_err(schema::failed(&path))?;
         let store = Self { database, path };
-        store.reserve();
+        store.keep_room();
         Ok(store)
     }
 
     /// Ends its use; what is in the journal is in the file then, too, as long as the disk takes it.
     pub fn close(self) {
-        // FULL leaves the journal as long as it is, and with it the room.
-        let folded: Result<(), _> =
-            self.database
-                .query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
-        if let Err(error) = folded {
+        if let Err(error) = room::checkpoint(&self.database) {
             warn!("the journal is taken in at the next start: {error}");
         }
     }
@@ -267,18 +265,18 @@ impl Store {
     /// # Errors
     /// If the disk takes nothing; it is then tried again by itself with a later change.
     pub fn settle(&self) -> Result<(), StoreError> {
-        let settled = checkpoint(&self.database).map_err(self.failed());
-        self.reserve();
+        let settled = empty_journal(&self.database).map_err(self.failed());
+        self.keep_room();
         settled
     }
 
-    /// Keeps room for the journal, which was made anew, and in the file, where rows grow.
-    fn reserve(&self) {
-        // Without it codes are judged as long as the disk has room.
-        if let Err(error) = schema::keep_free_pages(&self.database) {
+    /// Keeps room in the file, and for the journal, which was made anew. Without it codes are judged as
+    /// long as the disk has some.
+    fn keep_room(&self) {
+        if let Err(error) = room::in_the_file(&self.database) {
             warn!("no room is kept in the database: {error}");
         }
-        if let Err(error) = schema::reserve(&self.path) {
+        if let Err(error) = room::in_the_journal(&self.path) {
             warn!("no room is kept for the database: {error}");
         }
     }
@@ -300,13 +298,14 @@ fn refuse_to_replace(path: &Path) -> Result<(), StoreError> {
 
 /// Closes `database`, which has its journal in its file then and nothing beside it.
 fn close(database: Connection, path: &Path) -> Result<(), StoreError> {
-    checkpoint(&database).map_err(schema::failed(path))?;
+    empty_journal(&database).map_err(schema::failed(path))?;
     database
         .close()
         .map_err(|(_, error)| schema::failed(path)(error))
 }
 
-fn checkpoint(database: &Connection) -> Result<(), rusqlite::Error> {
+/// Has nothing left in the journal, nor its room.
+fn empty_journal(database: &Connection) -> Result<(), rusqlite::Error> {
     // (busy, frames in the journal, frames put into the file): with one process never busy.
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }

@@ -1,14 +1,10 @@
 //! The tables, how the database is used, and what is looked at before it is trusted.
 
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path};
+use std::path::Path;
 
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{StoreError, place};
+use super::StoreError;
 
 /// The tables below. A program opens a database of its own major version alone; a newer minor one has
 /// more than it knows, and nothing that it needs is different.
@@ -65,11 +61,6 @@ const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA wal_autocheckpoint = 64;";
 
-/// Bytes of the journal that are kept for it, whoever fills the disk: a multiple of what it can come to
-/// between two checkpoints, so that a decision needs no new block. It is written from its beginning after
-/// each checkpoint.
-const RESERVE: libc::off_t = 1 << 20;
-
 /// What each minor version has more than the one before, from version 1.0 on.
 const ADDED: [&str; 1] = [
     "ALTER TABLE enrolment ADD COLUMN seen_step INTEGER NOT NULL DEFAULT 0 CHECK (seen_step >= 0);",
@@ -108,47 +99,6 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     prepare(&database).map_err(&failed)?;
     Ok(database)
-}
-
-/// Keeps room on the disk for the journal of the database at `path`, which must have one; past its end,
-/// where SQLite does not look. A file system that cannot do that has none to give away either.
-///
-/// # Errors
-/// What the kernel answers: there is no room even now.
-pub(super) fn reserve(path: &Path) -> io::Result<()> {
-    let [journal, _] = place::beside(path);
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(journal)?;
-    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, RESERVE) {
-        Err(Errno::EOPNOTSUPP) | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Pages of the file that are free at least: a row that grows may need one, and the file none more.
-const FREE_PAGES: i64 = 8;
-
-/// Makes sure that the file of `database` has free pages. They are written and on disk first, and taken
-/// back then: a page that is only counted has no place on the disk yet.
-///
-/// # Errors
-/// If the disk takes nothing.
-pub(super) fn keep_free_pages(database: &Connection) -> Result<(), rusqlite::Error> {
-    let free: i64 = database.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-    if free >= FREE_PAGES {
-        return Ok(());
-    }
-    database.execute_batch(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE room (page BLOB);
-         INSERT INTO room SELECT randomblob(3 * 4096) FROM (VALUES (1), (2), (3), (4), (5));
-         COMMIT;
-         PRAGMA wal_checkpoint(FULL);
-         DROP TABLE room;
-         PRAGMA wal_checkpoint(FULL);",
-    )
 }
 
 /// Sets how `database` is used.

@@ -363,6 +363,32 @@ fn the_journal_keeps_its_room_on_the_disk_whatever_is_done() {
     }
 }
 
+fn free_pages(store: &Store) -> i64 {
+    let read = "PRAGMA freelist_count";
+    store
+        .database
+        .query_row(read, [], |row| row.get(0))
+        .unwrap()
+}
+
+#[test]
+fn the_file_has_free_pages_also_after_a_run_that_was_killed_while_it_made_them() {
+    let (_place, directory, file) = made();
+    // Between the two steps; and before any of this was known.
+    for left in ["CREATE TABLE room (page BLOB)", "VACUUM"] {
+        change_by_hand(&file, left);
+        let store = Store::open(&directory).unwrap();
+        assert!(free_pages(&store) >= 8, "{left}");
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'room'";
+        let left: i64 = store
+            .database
+            .query_row(tables, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
+        close_whole(store);
+    }
+}
+
 #[test]
 fn nothing_of_a_removed_secret_is_left_on_disk() {
     let (_place, directory, file) = made();

@@ -126,6 +126,10 @@ fn a_clock_that_is_set_neither_shortens_a_lockout_nor_revives_a_code() {
     bench.wall += 2 * MINUTE;
     assert_eq!(bench.standing(&alice.user, None), Standing::CodeNeeded);
     bench.wall -= 2 * MINUTE;
+    // An admin sees why, before anybody has tried.
+    let listed = bench.admin(admin_authd::Request::Enrolments);
+    let is_ahead = |e: &admin_authd::Enrolment| e.ahead_of_clock;
+    assert!(matches!(&listed, admin_authd::Reply::Enrolment(e) if is_ahead(e)));
     assert_eq!(bench.verify(&alice.user, unsent), Verdict::Refused);
 
     // One that was sent when it was over already, and so never accepted.
