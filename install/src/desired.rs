@@ -18,7 +18,7 @@ use crate::{
         lines::Line,
         secrets::{BotToken, Database},
         units::{self, Enabled, Running},
-        versions::{self, Current, Pruned},
+        versions::{self, Command, Current, Pruned},
     },
     root::Root,
     settings::Settings,
@@ -59,6 +59,9 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
         programs: versions::directory(&source.version.name),
     }));
     list.push(Box::new(Current(source.version.name.clone())));
+    for name in ["kai-broker", "kai-auth", "kai-install"] {
+        list.push(Box::new(Command(name)));
+    }
     list.push(Box::new(NoLeftover::but(source)));
     rules(&mut list, source);
     let to_run: Vec<Unit> = source
@@ -88,6 +91,7 @@ fn parents() -> Vec<Parent> {
         "/home",
         "/opt",
         "/run",
+        versions::COMMANDS,
         "/var/lib",
         "/var/log",
     ];

@@ -2,7 +2,7 @@
 //! Both have the same form, which is what lets a version be gone back to with its units and rules.
 //!
 //! ```text
-//! version.yaml   kai-*   systemd/*.service, *.socket, …   systemd/kai.tmpfiles   sudoers.d/kai
+//! version.yaml   kai-*   systemd/*.service, *.socket, *.target   systemd/kai.tmpfiles   sudoers.d/kai
 //! ```
 
 use std::{
@@ -96,6 +96,19 @@ impl Unit {
     pub fn is_socket(&self) -> bool {
         self.name.ends_with(".socket")
     }
+
+    /// True if it is a program that runs.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.name.ends_with(".service")
+    }
+}
+
+/// True for the name of a unit of kai's.
+#[must_use]
+pub fn is_unit(name: &str) -> bool {
+    (name.starts_with("kai-") || name.starts_with("kai."))
+        && UNITS.iter().any(|suffix| name.ends_with(suffix))
 }
 
 impl Source {
@@ -137,7 +150,7 @@ impl Source {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if name.starts_with("kai-") && UNITS.iter().any(|suffix| name.ends_with(suffix)) {
+            if is_unit(&name) {
                 let text = read(&format!("systemd/{name}"))?;
                 units.push(Unit { name, text });
             }

@@ -7,6 +7,7 @@ mod skipped;
 use std::{
     fs,
     os::unix::fs::{MetadataExt, chown, symlink},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -61,7 +62,7 @@ fn a_first_run_makes_all_and_a_second_changes_nothing() {
     assert!(ground.path("var/lib/kai/authd/authd.sqlite").exists());
     assert!(
         ground
-            .path("etc/systemd/system/multi-user.target.wants/kai-gateway.service")
+            .path("etc/systemd/system/kai.target.wants/kai-gateway.service")
             .is_symlink()
     );
     assert!(ground.read("etc/group").contains("kai-admin:x:"));
@@ -71,6 +72,29 @@ fn a_first_run_makes_all_and_a_second_changes_nothing() {
             .lines()
             .any(|l| l.starts_with("kai-admin:") && l.ends_with(":dave"))
     );
+}
+
+#[test]
+fn commands_lead_to_what_runs_and_replace_nobody_s() {
+    let Some(ground) = Ground::new() else { return };
+    ground.write("usr/local/sbin/kai-auth", "mine", 0o755);
+
+    let refused = ground.install(&["apply"]);
+
+    let text = said(&refused);
+    assert!(
+        !refused.status.success() && text.contains("usr/local/sbin/kai-auth"),
+        "{text}"
+    );
+    assert_eq!(ground.read("usr/local/sbin/kai-auth"), "mine");
+    assert!(!ground.path("opt/kai").exists());
+
+    fs::remove_file(ground.path("usr/local/sbin/kai-auth")).unwrap();
+    ground.done(&["apply"]);
+    for name in ["kai-broker", "kai-auth", "kai-install"] {
+        let to = fs::read_link(ground.path("usr/local/sbin").join(name)).unwrap();
+        assert_eq!(to, Path::new("/opt/kai/current").join(name));
+    }
 }
 
 #[test]

@@ -21,6 +21,9 @@ const UNITS: [(&str, f64); 3] = [
     ("kai-broker.service", 7.0),
 ];
 
+/// What all of them are part of.
+const TARGET: &str = "kai.target";
+
 /// What stands in every unit.
 const EVERYWHERE: [(&str, &str); 16] = [
     ("Type", "notify"),
@@ -239,6 +242,29 @@ fn each_peer_has_a_socket_of_its_own_where_the_programs_look_for_it() {
 }
 
 #[test]
+fn all_stop_with_the_target_in_one_transaction() {
+    let sockets = socket_units();
+    for unit in UNITS
+        .iter()
+        .map(|(unit, _)| *unit)
+        .chain(sockets.keys().map(String::as_str))
+    {
+        let part_of: Vec<String> = section(unit, "[Unit]")
+            .into_iter()
+            .filter(|(key, _)| key == "PartOf")
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(part_of, [TARGET], "{unit}");
+    }
+    for (unit, _) in UNITS {
+        assert_eq!(
+            section(unit, "[Install]"),
+            [("WantedBy".to_owned(), TARGET.to_owned())]
+        );
+    }
+}
+
+#[test]
 fn systemd_finds_no_fault() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
@@ -248,7 +274,8 @@ fn systemd_finds_no_fault() {
     analyze.args(["verify", "--man=no"]);
     let sockets = socket_units();
     let services = UNITS.map(|(unit, _)| unit.to_owned());
-    for unit in services.iter().chain(sockets.keys()) {
+    let target = TARGET.to_owned();
+    for unit in services.iter().chain(sockets.keys()).chain([&target]) {
         let text = fs::read_to_string(tree().join("systemd").join(unit)).unwrap();
         // The programs are not installed here; that they can be executed is part of the judgement.
         let text: Vec<String> = text

@@ -64,7 +64,7 @@ pub enum Failure {
     #[error("{0}")]
     Database(String),
     /// `init --restore` while the daemon has the database.
-    #[error("kai-authd is running and has the database; stop it first: systemctl stop 'kai-*'")]
+    #[error("kai-authd is running and has the database; stop it first: systemctl stop kai.target")]
     Running,
     /// The terminal, or whatever standard output is, takes no more.
     #[error("cannot write the answer: {0}")]

@@ -1,7 +1,7 @@
 //! `kai-install agent`: the agent's native program, root's and nobody else's to change.
 //!
-//! What is fetched and unpacked is fetched and unpacked by an account that owns nothing, without running
-//! any script of the package's; root takes one program and one version from it.
+//! What is fetched and unpacked is fetched and unpacked under a uid that nobody has, without running any
+//! script of the package's; root takes one program and one version from it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use clap::Args;
+use kai_program::spare_uids::spare_uids;
 use nix::fcntl::OFlag;
 
 use super::{CURRENT, PLACE};
@@ -27,8 +28,8 @@ use crate::{
 const PACKAGE: &str = "@anthropic-ai/claude-code-linux-";
 /// The program's name in each of them.
 const PROGRAM: &str = "claude";
-/// The account that owns nothing.
-const NOBODY: u32 = 65534;
+/// Where packages are fetched to, and how the directories' names begin.
+const FETCHED: (&str, &str) = ("/var/tmp", "kai-agent.");
 /// Longest program.
 const LONGEST: u64 = 1 << 30;
 /// Longest description of a package.
@@ -93,7 +94,7 @@ pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
         )));
     };
     let place = Fetched::new()?;
-    let mut command = as_nobody(&npm);
+    let mut command = as_nobody(&npm, place.uid);
     command
         .args([
             "pack",
@@ -103,9 +104,9 @@ pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
             "--silent",
         ])
         .arg(format!("{}@{wanted}", name()))
-        .env("HOME", &place.0)
-        .env("npm_config_cache", place.0.join("cache"))
-        .current_dir(&place.0);
+        .env("HOME", &place.path)
+        .env("npm_config_cache", place.path.join("cache"))
+        .current_dir(&place.path);
     for variable in NPM {
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
@@ -118,8 +119,8 @@ pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
             "npm cannot fetch it: {said}; or {bring}"
         )));
     }
-    let package = fs::read_dir(&place.0)
-        .map_err(|error| Failure::io(&place.0, error))?
+    let package = fs::read_dir(&place.path)
+        .map_err(|error| Failure::io(&place.path, error))?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
@@ -127,26 +128,48 @@ pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
     from_package(root, &package, None)
 }
 
-/// A directory of the account's that owns nothing, removed with the value.
-struct Fetched(PathBuf);
+/// A number that nobody has. The account nobody is no such: services that share it could put a program of their
+/// own in place of the one that is fetched.
+fn nobodys() -> Result<u32, Failure> {
+    spare_uids().next().ok_or_else(|| {
+        Failure::Agent(
+            "all uids from 59000 to 59999 are taken, and it is fetched under one that nobody has"
+                .to_owned(),
+        )
+    })
+}
+
+/// A directory of a uid's that nobody has, removed with the value.
+struct Fetched {
+    path: PathBuf,
+    uid: u32,
+}
 
 impl Fetched {
     fn new() -> Result<Self, Failure> {
-        let made = tools::run(
-            "mktemp",
-            &["--directory", "/var/tmp/kai-agent.XXXXXXXXXX"],
-            None,
-        )?;
-        let fetched = Self(PathBuf::from(made.trim()));
-        chown(&fetched.0, Some(NOBODY), Some(NOBODY))
-            .map_err(|error| Failure::io(&fetched.0, error))?;
+        let uid = nobodys()?;
+        let (above, prefix) = FETCHED;
+        // What a run that was killed has left: no other one runs while the tree is locked.
+        for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let template = format!("{above}/{prefix}XXXXXXXXXX");
+        let made = tools::run("mktemp", &["--directory", &template], None)?;
+        let fetched = Self {
+            path: PathBuf::from(made.trim()),
+            uid,
+        };
+        chown(&fetched.path, Some(uid), Some(uid))
+            .map_err(|error| Failure::io(&fetched.path, error))?;
         Ok(fetched)
     }
 }
 
 impl Drop for Fetched {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -177,11 +200,12 @@ fn from_file(root: &Root, from: &Path, version: Option<&str>) -> Result<String, 
 }
 
 fn from_package(root: &Root, package: &Path, version: Option<&str>) -> Result<String, Failure> {
+    let uid = nobodys()?;
     let member = |name: &str| -> Result<(std::process::Child, std::process::ChildStdout), Failure> {
         let tar = tools::find("tar").ok_or_else(|| {
             Failure::Agent("tar is not installed: apt-get install tar".to_owned())
         })?;
-        let mut child = as_nobody(&tar)
+        let mut child = as_nobody(&tar, uid)
             .args(["--extract", "--gzip", "--to-stdout", "--file=-"])
             .arg(format!("package/{name}"))
             .stdin(open(package)?)
@@ -329,12 +353,12 @@ fn open(path: &Path) -> Result<File, Failure> {
     }
 }
 
-/// A command of an account that owns nothing and can become nothing else.
-fn as_nobody(program: &Path) -> Command {
+/// A command of a uid that owns nothing and can become no other.
+fn as_nobody(program: &Path, uid: u32) -> Command {
     let mut command = tools::command("setpriv");
     command
-        .arg(format!("--reuid={NOBODY}"))
-        .arg(format!("--regid={NOBODY}"))
+        .arg(format!("--reuid={uid}"))
+        .arg(format!("--regid={uid}"))
         .args([
             "--clear-groups",
             "--no-new-privs",

@@ -7,7 +7,7 @@ use super::{Goes, Item, Standing, units, versions};
 use crate::{
     failure::Failure,
     root::Root,
-    source::{Source, Unit},
+    source::{Source, Unit, is_unit},
     tools,
 };
 
@@ -33,7 +33,7 @@ impl NoLeftover {
                 continue;
             }
             for name in root.names(&versions::directory(&version).join("systemd"))? {
-                let is_unit = name.starts_with("kai-") && !self.kept.contains(&name);
+                let is_unit = is_unit(&name) && !self.kept.contains(&name);
                 if is_unit && root.look(&Path::new(units::PLACE).join(&name))?.is_some() {
                     leftover.insert(name);
                 }

@@ -58,6 +58,13 @@ impl Item for Enabled {
             let link = Path::new(PLACE).join(link);
             there |= root.look(&link)?.is_some();
             root.remove(&link)?;
+            // That of a target of kai's is nobody else's.
+            if let Some(wants) = link
+                .parent()
+                .filter(|path| path.ends_with("kai.target.wants"))
+            {
+                root.remove_if_empty(wants)?;
+            }
         }
         Ok(there)
     }
@@ -135,6 +142,23 @@ pub fn states(units: &[Unit]) -> Result<Vec<State>, Failure> {
     Ok(states)
 }
 
+/// The names of these units, each before those that it comes after when all are started: systemctl(1) makes one
+/// job after the other, and a job waits only for those that were there before it.
+fn dependants_first(mut units: Vec<&Unit>) -> Vec<&str> {
+    let mut names = Vec::with_capacity(units.len());
+    while !units.is_empty() {
+        let is_last = |unit: &&Unit| {
+            let name = unit.name.as_str();
+            let mut others = units.iter().filter(|other| other.name != name);
+            !others.any(|other| other.words("After").contains(&name))
+        };
+        // Units that come after each other have no order, and the first is as good as any.
+        let place = units.iter().position(is_last).unwrap_or(0);
+        names.push(units.remove(place).name.as_str());
+    }
+    names
+}
+
 impl Running {
     /// Why `unit` does not run as its files now are.
     fn stale(
@@ -146,7 +170,7 @@ impl Running {
         if state.get("NeedDaemonReload") == "yes" {
             return Ok(Some("was changed"));
         }
-        if unit.is_socket() {
+        if !unit.is_service() {
             return Ok(None);
         }
         let process = state.get("MainPID");
@@ -217,7 +241,7 @@ impl Running {
             if states.iter().all(State::is_active) && !fell {
                 let since = *active_since.get_or_insert_with(Instant::now);
                 let says_so = |(unit, state): (&Unit, &State)| {
-                    unit.is_socket() || state.get("Type").starts_with("notify")
+                    !unit.is_service() || state.get("Type").starts_with("notify")
                 };
                 if self.units.iter().zip(&states).all(says_so) || since.elapsed() >= SETTLES {
                     return Ok(());
@@ -261,12 +285,13 @@ impl Item for Running {
         for (unit, state) in self.units.iter().zip(states(&self.units)?) {
             let is_stale = state.is_active() && self.stale(root, unit, &state)?.is_some();
             new_sockets |= unit.is_socket() && (is_stale || !state.is_active());
-            serves |= !unit.is_socket() && state.is_active();
-            if is_stale && !unit.is_socket() {
-                stale.push(unit.name.as_str());
+            serves |= unit.is_service() && state.is_active();
+            if is_stale && unit.is_service() {
+                stale.push(unit);
             }
         }
-        let all: Vec<&str> = self.units.iter().map(|unit| unit.name.as_str()).collect();
+        let all = dependants_first(self.units.iter().collect());
+        let stale = dependants_first(stale);
         let run = |verb: &str, units: &[&str]| {
             let words: Vec<&str> = std::iter::once(verb).chain(units.iter().copied()).collect();
             tools::run("systemctl", &words, None).map(drop)
@@ -282,9 +307,9 @@ impl Item for Running {
             let _ = run("restart", &stale);
         }
         // Each is a job of its own to systemctl(1), and a socket whose service is there first is refused.
-        let (sockets, services): (Vec<&Unit>, Vec<&Unit>) =
+        let (sockets, others): (Vec<&Unit>, Vec<&Unit>) =
             self.units.iter().partition(|unit| unit.is_socket());
-        for units in [sockets, services] {
+        for units in [sockets, others] {
             let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
             if !names.is_empty() {
                 let _ = run("start", &names);
@@ -298,13 +323,14 @@ impl Item for Running {
             return Ok(false);
         }
         let states = states(&self.units)?;
-        let running: Vec<&str> = self
+        let running = self
             .units
             .iter()
             .zip(&states)
             .filter(|(_, state)| !matches!(state.get("ActiveState"), "inactive" | "failed"))
-            .map(|(unit, _)| unit.name.as_str())
+            .map(|(unit, _)| unit)
             .collect();
+        let running = dependants_first(running);
         if running.is_empty() {
             return Ok(false);
         }
@@ -319,5 +345,37 @@ impl Item for Running {
 
     fn goes(&self) -> Goes {
         Goes::WithKai
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(name: &str, after: &str) -> Unit {
+        Unit {
+            name: name.to_owned(),
+            text: format!("[Unit]\nAfter={after}\n"),
+        }
+    }
+
+    #[test]
+    fn what_needs_the_others_is_stopped_first() {
+        let units = [
+            unit("a.service", ""),
+            unit("a.socket", ""),
+            unit("b.service", "x.target a.service a.socket"),
+            unit("c.service", "a.service b.service"),
+        ];
+        assert_eq!(
+            dependants_first(units.iter().collect()),
+            ["c.service", "b.service", "a.service", "a.socket"]
+        );
+
+        let circle = [
+            unit("a.service", "b.service"),
+            unit("b.service", "a.service"),
+        ];
+        assert_eq!(dependants_first(circle.iter().collect()).len(), 2);
     }
 }

@@ -1,6 +1,9 @@
 //! Which version runs: `/opt/kai/current` leads to its directory, `/opt/kai/previous` to the one before.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{Goes, Item, Standing, secrets::CURRENT};
 use crate::{
@@ -11,12 +14,14 @@ use crate::{
 
 /// Where versions are.
 pub const PLACE: &str = "/opt/kai";
+/// Where admins' shells and sudo's secure_path look for commands that are no package's.
+pub const COMMANDS: &str = "/usr/local/sbin";
 /// The version before.
 pub const PREVIOUS: &str = "/opt/kai/previous";
 
 /// The directory of this version.
 #[must_use]
-pub fn directory(version: &str) -> std::path::PathBuf {
+pub fn directory(version: &str) -> PathBuf {
     Path::new(PLACE).join(version)
 }
 
@@ -67,6 +72,56 @@ impl Item for Current {
     fn take_away(&self, root: &Root) -> Result<bool, Failure> {
         let there = root.look(CURRENT.as_ref())?.is_some();
         root.remove(CURRENT.as_ref())?;
+        Ok(there)
+    }
+
+    fn goes(&self) -> Goes {
+        Goes::WithKai
+    }
+}
+
+/// A command of the version that runs, under a name that shells and sudo(8) look up.
+pub struct Command(pub &'static str);
+
+impl Command {
+    fn path(&self) -> PathBuf {
+        Path::new(COMMANDS).join(self.0)
+    }
+
+    fn leads_to(&self) -> PathBuf {
+        Path::new(CURRENT).join(self.0)
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command {}", self.path().display())
+    }
+}
+
+impl Item for Command {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        Ok(match root.link_at(&self.path())? {
+            None => Standing::Missing,
+            Some(to) if to == self.leads_to() => Standing::Right,
+            Some(to) => Standing::Differs(format!("leads to {}", to.display())),
+        })
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        root.link(&self.path(), &self.leads_to())
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        // What is something else is somebody else's by now.
+        let path = self.path();
+        let is_link = root
+            .look(&path)?
+            .is_some_and(|found| found.kind == Kind::Link);
+        let there = is_link && root.link_at(&path)? == Some(self.leads_to());
+        if there {
+            root.remove(&path)?;
+        }
         Ok(there)
     }
 

@@ -9,6 +9,7 @@
 //! - [`digest`]: what a file was when it was read, for the audit logs.
 //! - [`log`]: tracing to a terminal, to the journal, or as JSON lines.
 //! - [`notify`]: what a daemon tells the service manager.
+//! - [`spare_uids`]: numbers that no account has.
 //! - [`json`]: the encoder of flat objects that the log is written with.
 #![forbid(unsafe_code)]
 
@@ -20,5 +21,6 @@ pub mod digest;
 pub mod json;
 pub mod log;
 pub mod notify;
+pub mod spare_uids;
 pub mod trusted_file;
 pub mod yaml;
