@@ -162,7 +162,7 @@ fn reload(config: &Path) -> Result<ExitCode, ClientError> {
     match connect(config)?.ask(Request::Reload)? {
         Reply::Reloaded { users, ended } => {
             print(&format!(
-                "{users} users are in force; {ended} workers of others were ended"
+                "users in force: {users}; gone or changed, and what they had running ended: {ended}"
             ))?;
             Ok(ExitCode::SUCCESS)
         }

@@ -1,0 +1,70 @@
+//! kai goes, comes back from a copy, and goes for good.
+
+use std::path::Path;
+
+use crate::{
+    Given, installed,
+    machine::{ALICE, Machine},
+    readme,
+};
+
+/// What of kai is not left by a purge.
+const GONE: [&str; 7] = [
+    "/etc/kai",
+    "/opt/kai",
+    "/var/lib/kai",
+    "/var/log/kai",
+    "/run/kai",
+    "/usr/local/sbin/kai-broker",
+    "/etc/systemd/system/kai.target",
+];
+
+/// The README's copy, and the README's way back from it: the conversation goes on where it was.
+pub fn restore(machine: &Machine, given: &Given) {
+    let text = given.files.join("README.md");
+    for command in readme::commands(&text, "### Backup") {
+        machine.done(&command);
+    }
+    purge(machine);
+
+    for command in readme::commands(&text, "### Restore") {
+        machine.done(&installed::as_it_can_be_typed(&command, given));
+    }
+
+    machine.ask(ALICE, "go on", "I go on.");
+    let asked = machine.model.turns();
+    let prompts = asked.last().unwrap().prompts();
+    assert!(
+        prompts.iter().any(|prompt| prompt.contains("a long story")),
+        "{prompts:?}"
+    );
+    machine.done("sudo kai-install status");
+    machine.done("rm kai.tar");
+}
+
+/// First what apply made and nothing of anybody's, then all, then the package.
+pub fn uninstall(machine: &Machine, given: &Given) {
+    machine.done("sudo kai-install uninstall");
+    assert!(!Path::new("/opt/kai/current").exists());
+    assert!(Path::new("/etc/kai/users.yaml").exists());
+    assert!(Path::new("/var/lib/kai/gateway").exists());
+
+    // What the package brought is as it was, and brings kai back.
+    let agent = installed::as_it_can_be_typed("sudo /usr/lib/kai/kai-install agent", given);
+    machine.done(&agent);
+    machine.done("sudo /usr/lib/kai/kai-install apply");
+    machine.ask(ALICE, "go on", "I go on.");
+
+    purge(machine);
+    machine.done("sudo apt-get purge --yes --quiet=2 kai");
+    machine.done("sudo apt-get autoremove --purge --yes --quiet");
+    assert!(!Path::new("/usr/lib/kai").exists());
+}
+
+fn purge(machine: &Machine) {
+    machine.done("sudo /usr/lib/kai/kai-install uninstall --purge");
+    for gone in GONE {
+        assert!(!Path::new(gone).exists(), "{gone}");
+    }
+    assert!(Path::new("/home/alice/was-here").exists());
+}

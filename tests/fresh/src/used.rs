@@ -1,0 +1,118 @@
+//! An installed kai, as its users and admins have it from day to day.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use kai_emulators::messages_api::{Match, Reply};
+
+use crate::{
+    Given,
+    machine::{ADMIN, ALICE, BOB, Machine},
+    processes,
+};
+
+/// The services, in the order in which they need each other.
+const SERVICES: [&str; 3] = [
+    "kai-authd.service",
+    "kai-broker.service",
+    "kai-gateway.service",
+];
+
+/// What an agent does, it does as its user; a second user is let in without a pause for the first.
+pub fn each_agent_has_its_users_account(machine: &Machine) {
+    machine.done("sudo kai-install user add bob --telegram-id 1002 --create-account");
+    let key = "/etc/kai/credentials/alice-key";
+    machine.done(&format!(
+        "sudo sed -i '/os_user: bob/a\\    api_key_file: {key}' /etc/kai/users.yaml"
+    ));
+    machine.done("sudo kai-broker reload");
+    machine.model.when(
+        Match::contains("who are you"),
+        Reply::bash(
+            "id -un; touch ~/was-here; ls -d ~/was-here; \
+             for home in alice bob; do ls /home/$home >/dev/null 2>&1 || echo not $home; done",
+        ),
+    );
+
+    let alice = machine.ask(ALICE, "who are you", "not bob");
+    let bob = machine.ask(BOB, "who are you", "not alice");
+
+    assert!(
+        alice
+            .text()
+            .starts_with("alice\n/home/alice/was-here\nnot bob")
+    );
+    assert!(bob.text().starts_with("bob\n/home/bob/was-here\nnot alice"));
+    for name in ["alice", "bob"] {
+        let home = fs::metadata(format!("/home/{name}")).unwrap();
+        let file = fs::metadata(format!("/home/{name}/was-here")).unwrap();
+        assert_eq!((home.mode() & 0o7777, home.uid()), (0o700, file.uid()));
+        assert!(file.uid() >= 1000);
+    }
+    assert_ne!(
+        fs::metadata("/home/alice").unwrap().uid(),
+        fs::metadata("/home/bob").unwrap().uid()
+    );
+}
+
+/// What runs while alice's agent runs a command and bob's is idle.
+pub fn alice_works_while_bob_is_idle(machine: &Machine, given: &Given) {
+    machine.model.when(
+        Match::contains("take your time"),
+        Reply::bash("sleep 15; echo done"),
+    );
+    let asked = machine.says(ALICE, "take your time");
+    machine.wait("alice's command", || {
+        machine
+            .run_quietly("pgrep --full '^sleep 15'")
+            .then_some(())
+    });
+    processes::are_those_of_security_md(machine, &given.files.join("SECURITY.md"));
+    machine.answer(ALICE, asked, |message| message.text().contains("done"));
+}
+
+/// A member of kai-admin sees with sudo who uses kai, and changes nothing.
+pub fn an_admin_may_look_and_do_nothing(machine: &Machine) {
+    let by_her = |command: &str| machine.run(&format!("su - {ADMIN} -c 'sudo -n {command}'"));
+
+    for command in [
+        "kai-broker status",
+        "kai-broker status --json",
+        "kai-broker audit --user alice --since 1h",
+        "kai-broker audit verify",
+        "kai-install status",
+    ] {
+        let said = by_her(command);
+        assert_eq!(said.status, Some(0), "{command}: {}", said.text);
+        assert!(!said.text.is_empty(), "{command}");
+    }
+    assert!(by_her("kai-broker status").text.contains("alice"));
+    for command in [
+        "kai-broker reload",
+        "kai-broker status --config /etc/shadow",
+        "kai-install apply",
+        "kai-auth status",
+        "cat /etc/shadow",
+    ] {
+        let said = by_her(command);
+        assert_ne!(said.status, Some(0), "{command}: {}", said.text);
+        assert!(said.text.contains("password"), "{command}: {}", said.text);
+    }
+}
+
+/// The probe finds nothing open in alice's walls, on this very machine.
+pub fn the_walls_hold(machine: &Machine) {
+    machine.done("sudo kai-broker probe alice");
+}
+
+/// Each service is killed in turn: systemd has it back, and the next message is answered.
+pub fn each_service_comes_back(machine: &Machine) {
+    for service in SERVICES {
+        let before = machine.crash(service);
+        machine.wait(service, || {
+            let now = machine.main_process(service).filter(|now| *now != before)?;
+            machine.is_active(service).then_some(now)
+        });
+        machine.ask(ALICE, "good morning", "Good morning to you, too.");
+    }
+    machine.done("sudo kai-install status");
+}
