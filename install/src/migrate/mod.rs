@@ -6,6 +6,7 @@
 //! then each user gets what is theirs. A run that ends anywhere in this is gone on with by the next, and one
 //! before `apply` by one after it, when the accounts are there.
 //!
+//! - [`places`]: where it is looked for;
 //! - [`plan`]: what is there, and what becomes of it; of it [`env`], [`users`], [`services`], [`workspaces`];
 //! - [`foreign`]: how directories are read that others wrote;
 //! - [`old_service`]: stopping, and moving aside;
@@ -22,6 +23,7 @@ pub mod history;
 pub mod jobs;
 pub mod memory;
 pub mod old_service;
+pub mod places;
 pub mod plan;
 pub mod progress;
 pub mod rows;

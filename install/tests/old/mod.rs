@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{chown, lchown},
+    os::unix::fs::{MetadataExt, chown, lchown},
     path::Path,
 };
 
-use crate::ground::{Ground, TOKEN};
+use crate::ground::{Ground, TOKEN, said};
 
 /// The account that it ran as.
 pub const BOT: u32 = 900;
@@ -165,4 +165,35 @@ pub fn own(path: &Path, uid: u32) {
             own(&entry.unwrap().path(), uid);
         }
     }
+}
+
+/// Runs it, and returns how it ended and what it said, in which no secret ever is.
+pub fn migrate(ground: &Ground, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = ground
+        .command(&[&["migrate"], arguments].concat())
+        .output()
+        .unwrap();
+    let said = said(&output);
+    for secret in SECRETS {
+        assert!(!said.contains(secret), "{said}");
+    }
+    (output.status.code(), said)
+}
+
+pub fn migrated(ground: &Ground, arguments: &[&str]) -> String {
+    let (status, said) = migrate(ground, arguments);
+    assert_eq!(status, Some(0), "{said}");
+    said
+}
+
+pub fn old_ground() -> Option<Ground> {
+    let ground = Ground::new()?;
+    put(&ground);
+    Some(ground)
+}
+
+/// Owner and mode.
+pub fn access(ground: &Ground, path: &str) -> (u32, u32) {
+    let found = fs::symlink_metadata(ground.path(path)).unwrap();
+    (found.uid(), found.mode() & 0o7777)
 }
