@@ -1,6 +1,7 @@
 //! MEMORY.md, which one agent kept for all. A single user's becomes what their agent is told; where there
-//! were several, what one had it write down is not another's to read, so it goes to admins alone, and as a
-//! file to look through: whoever wrote into it could otherwise instruct the agent of an admin.
+//! were several, what one had it write down is not another's to read, so it goes to admins alone. Then, and
+//! where others wrote in a group, it is a file to look through: whoever wrote into it could otherwise instruct
+//! the agent of somebody else.
 
 use kai_proto::ids::TelegramId;
 
@@ -50,16 +51,16 @@ pub fn gifts(
         return Vec::new();
     }
     let is_alone = progress.users.len() == 1;
-    let owners = if is_alone {
-        &progress.users
-    } else {
-        &progress.admins
+    let owners: Vec<i64> = match is_alone {
+        true => progress.users.iter().copied().collect(),
+        false => progress.admins.clone(),
     };
-    let is_told = is_alone && bytes.len() <= TOLD && std::str::from_utf8(&bytes).is_ok();
+    let is_told =
+        progress.is_memory_one_s && bytes.len() <= TOLD && std::str::from_utf8(&bytes).is_ok();
     let beside = format!("{PLACE}/MEMORY.md");
     let mut gifts = Vec::new();
     for owner in owners {
-        let Some(user) = users.iter().find(|user| i64::from(user.id) == *owner) else {
+        let Some(user) = users.iter().find(|user| i64::from(user.id) == owner) else {
             continue;
         };
         let (to, otherwise) = match is_told {

@@ -59,6 +59,10 @@ pub fn moves(root: &Root, unit: &str) -> Result<Vec<Move>, Failure> {
         all.push((PathBuf::from(SUDOERS), kept.join("sudoers.d-kai")));
     }
     for (directory, behind) in [("", ""), ("", ".d"), ("multi-user.target.wants", "")] {
+        // There systemctl(1) takes the link away.
+        if !directory.is_empty() && is_run_by_systemd(root) {
+            continue;
+        }
         let name = format!("{unit}{behind}");
         let to = if directory.is_empty() {
             name.clone()
@@ -106,6 +110,10 @@ fn is_mounted(path: &Path) -> bool {
         .is_some_and(|parent| device(parent) != device(path))
 }
 
+fn is_run_by_systemd(root: &Root) -> bool {
+    root.is_host() && Path::new("/run/systemd/system").exists()
+}
+
 /// Stops and disables the unit, where systemd runs this tree.
 ///
 /// # Errors
@@ -115,7 +123,7 @@ pub fn stop(root: &Root, unit: &str, rows: &mut Vec<Row>) -> Result<(), Failure>
     if !root.is_host() {
         return Ok(());
     }
-    if !Path::new("/run/systemd/system").exists() {
+    if !is_run_by_systemd(root) {
         let why = "systemd does not run here: if the old kai does, end it";
         rows.push(Row::look(format!("unit {unit}"), &place, why));
         return Ok(());
@@ -161,7 +169,7 @@ pub fn move_aside(root: &Root, moves: &[Move]) -> Result<(), Failure> {
         }
     }
     let is_unit = |one: &Move| one.from.starts_with(UNITS);
-    if root.is_host() && moves.iter().any(is_unit) && Path::new("/run/systemd/system").exists() {
+    if is_run_by_systemd(root) && moves.iter().any(is_unit) {
         tools::run("systemctl", &["daemon-reload"], None)?;
     }
     Ok(())

@@ -280,7 +280,10 @@ pub fn name_the_account(
             .iter()
             .all(|user| user.os_user.as_str() != person.name)
     {
-        let why = "ran the old kai, and stays; look at what else is its own before: userdel NAME";
+        let why = format!(
+            "ran the old kai, and stays; once nothing else is its own: userdel {}",
+            person.name
+        );
         rows.push(Row::look(
             format!("account {}", person.name),
             &data.path,

@@ -1,6 +1,9 @@
 //! What is there, and what shall become of it: read whole before anything is changed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use kai_proto::ids::{Role, TelegramId};
 
@@ -119,12 +122,28 @@ pub fn plan(root: &Root, asked: &Migrate, rows: &mut Vec<Row>) -> Result<Plan, F
         }
     }
     let memory = places.memory(root, data.as_ref(), &env)?;
+    let allowed = taken.allowed.iter().flat_map(|(_, ids)| ids);
+    let users: BTreeSet<i64> = old
+        .iter()
+        .map(|user| &user.id)
+        .chain(allowed)
+        .map(|id| i64::from(*id))
+        .collect();
+    let is_memory_one_s = users.len() == 1
+        && data.as_ref().is_none_or(|data| {
+            let chats = data.names("history".as_ref());
+            chats.is_ok_and(|(names, more)| {
+                let is_theirs = |name: &String| name.parse().is_ok_and(|id| users.contains(&id));
+                !more && names.iter().all(is_theirs)
+            })
+        });
     let progress = Progress {
         unit: asked.unit.clone(),
         data: data.map(|data| data.path),
         memory,
         database,
-        users: old.iter().map(|user| i64::from(user.id)).collect(),
+        users,
+        is_memory_one_s,
         admins: old
             .iter()
             .filter(|user| user.role == Role::Admin)

@@ -39,8 +39,10 @@ pub struct Progress {
     pub memory: Option<(PathBuf, PathBuf)>,
     /// Where the database is: a directory, and the file in it.
     pub database: Option<(PathBuf, PathBuf)>,
-    /// Who used the old one.
-    pub users: Vec<i64>,
+    /// Who could use the old one.
+    pub users: BTreeSet<i64>,
+    /// True if nobody but a single user could have had the old agent write into its memory.
+    pub is_memory_one_s: bool,
     /// Who of them was an admin.
     pub admins: Vec<i64>,
     /// What was brought into homes.

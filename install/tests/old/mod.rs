@@ -114,6 +114,17 @@ pub fn put(ground: &Ground) {
     }
 }
 
+/// Makes carol the only one who ever used it.
+pub fn of_carol_alone(ground: &Ground) {
+    let users = "users: [{telegram_id: 12, name: carol, os_user: carol}]\n";
+    ground.write("etc/kai/users.yaml", users, 0o600);
+    let env = ground.read("etc/kai/env").replace("=11,12,13,14,99", "=12");
+    ground.write("etc/kai/env", &env, 0o600);
+    for chat in [11, 13, 99, -100_123] {
+        fs::remove_dir_all(ground.path(&format!("var/lib/kai/history/{chat}"))).unwrap();
+    }
+}
+
 pub fn line(chat: i64, text: &str) -> String {
     format!(
         "{{\"ts\": \"2026-01-01T10:00:00\", \"dir\": \"user\", \"chat_id\": {chat}, \"text\": \"{text}\", \"media\": null}}\n"
