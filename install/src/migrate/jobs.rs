@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// Longest database, in bytes.
-const LONGEST: u64 = 512 * 1024 * 1024;
+const LONGEST: u64 = 64 * 1024 * 1024;
 /// Where it is copied to, for the time that it is read.
 const COPY: &str = "/etc/kai-before/.database";
 
 /// What of the database goes to whom. It is copied to where root alone comes, and read there by nobody.
 ///
 /// # Errors
-/// If it cannot be copied.
+/// If the copy cannot be removed again.
 pub fn gifts(
     root: &Root,
     progress: &Progress,
@@ -46,7 +46,8 @@ pub fn gifts(
         }
     };
     let from = directory.path.join(name);
-    let copied = copy(root, &directory, name)?;
+    // A full disk is no reason to bring nothing else.
+    let copied = copy(root, &directory, name).unwrap_or_else(|problem| Err(problem.to_string()));
     let read = match copied {
         Ok(true) => match root.somebody_s(COPY.as_ref())? {
             Some((copy, _)) => database::read(&copy),

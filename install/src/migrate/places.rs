@@ -18,11 +18,11 @@ use crate::{
     settings::Settings,
 };
 
-/// Where the Python kai has its secrets, its code and its data.
+/// Where the Python kai has its secrets.
 pub const SECRETS: &str = "/etc/kai";
-/// See above.
+/// Where it has its code.
 pub const CODE: &str = "/opt/kai";
-/// See above.
+/// Where it has its data.
 pub const DATA: &str = "/var/lib/kai";
 /// Longest table, in bytes.
 const LONGEST: u64 = 1024 * 1024;
