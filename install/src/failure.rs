@@ -228,6 +228,9 @@ pub enum Failure {
     /// users.yaml cannot be edited.
     #[error("{0}")]
     Users(String),
+    /// What was there before cannot be brought over.
+    #[error("{0}")]
+    Migrate(String),
     /// A question cannot be asked.
     #[error("the questions ended before all was known ({0}); nothing was written")]
     Interview(io::Error),

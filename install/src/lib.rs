@@ -11,6 +11,7 @@
 //! - [`apply`]: `apply` and `rollback`, which bring it about;
 //! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
+//! - [`migrate`]: brings over what the Python kai has;
 //! - [`user`]: adds, removes and lists users;
 //! - [`tools`]: Debian's own programs;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
@@ -26,6 +27,7 @@ pub mod desired;
 pub mod failure;
 pub mod host;
 pub mod items;
+pub mod migrate;
 pub mod root;
 pub mod settings;
 pub mod show;
@@ -81,6 +83,9 @@ enum Command {
     Agent(agent::install::Agent),
     /// Adds, removes and lists users; users.yaml keeps its comments.
     User(user::Asked),
+    /// Brings over what the Python kai has here, moves it aside, and names what has no place; before apply,
+    /// and again after it.
+    Migrate(migrate::Migrate),
     /// Says what is installed, and where it differs from what apply would make.
     ///
     /// Exit status 0 if all is well, 1 if something differs or is missing, 3 if only root can tell.
@@ -99,6 +104,9 @@ pub fn command() -> clap::Command {
 /// Runs the command with the process's own arguments.
 #[must_use]
 pub fn run() -> ExitCode {
+    if let Some(done) = migrate::child::run() {
+        return done;
+    }
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Check { json } => check(&arguments.config, json),
@@ -107,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Rollback(place) => apply::rollback(&place),
         Command::Agent(asked) => agent::install::run(&asked),
         Command::User(asked) => user::run(&asked),
+        Command::Migrate(asked) => migrate::run(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Uninstall(asked) => uninstall::run(&asked),
     };

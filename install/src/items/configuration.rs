@@ -32,7 +32,9 @@ pub struct KaiYaml {
 }
 
 impl KaiYaml {
-    fn text(&self) -> String {
+    /// What is written where there is none.
+    #[must_use]
+    pub fn text(&self) -> String {
         let mut text = String::from(
             "# What kai runs with; every key is in its README. Yours to change: kai-install wrote it once.\n",
         );

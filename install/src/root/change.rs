@@ -162,6 +162,27 @@ impl Root {
         linked.map_err(|error: io::Error| self.failed(path, error))
     }
 
+    /// Gives what stands at `path` the name `to`, in one step, where nothing is yet.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn rename(&self, path: &Path, to: &Path) -> Result<(), Failure> {
+        let (old, new) = (self.existing_place(path)?, self.existing_place(to)?);
+        let renamed = renameat2(
+            &old.directory,
+            old.name.as_os_str(),
+            &new.directory,
+            new.name.as_os_str(),
+            RenameFlags::RENAME_NOREPLACE,
+        );
+        renamed
+            .map_err(io::Error::from)
+            // The new name first: at no moment is what has two names on the disk without either.
+            .and_then(|()| sync(&new.directory))
+            .and_then(|()| sync(&old.directory))
+            .map_err(|error| self.failed(path, error))
+    }
+
     /// Removes the file or link at `path`, if there is one.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, readlinkat},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat},
     sys::{
         stat::{FileStat, Mode, SFlag, fstat, fstatat},
         statvfs::fstatvfs,
@@ -85,7 +85,7 @@ pub struct Found {
 }
 
 impl Found {
-    pub(super) fn of(stat: &FileStat) -> Self {
+    pub(crate) fn of(stat: &FileStat) -> Self {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => Kind::File,
             SFlag::S_IFDIR => Kind::Directory,
@@ -276,6 +276,43 @@ impl Root {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// The directory at `path`, whoever it belongs to, to be looked into by its descriptor; none if there is
+    /// none. Where others than root own the way to it, no link is followed.
+    ///
+    /// # Errors
+    /// If a link or something else stands there.
+    pub fn somebody_s(&self, path: &Path) -> Result<Option<(OwnedFd, Found)>, Failure> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = match self.place(path) {
+            Ok(None) => return Ok(None),
+            Ok(Some(place)) => openat(
+                &place.directory,
+                place.name.as_os_str(),
+                flags,
+                Mode::empty(),
+            ),
+            Err(Failure::ForeignDirectory { .. }) => {
+                let how = OpenHow::new()
+                    .flags(flags)
+                    .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+                openat2(&self.top, path.strip_prefix("/").unwrap_or(path), how)
+            }
+            Err(problem) => return Err(problem),
+        };
+        match opened {
+            Ok(opened) => {
+                let stat = fstat(&opened).map_err(|error| self.failed(path, error))?;
+                Ok(Some((opened, Found::of(&stat))))
+            }
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ELOOP | Errno::ENOTDIR) => Err(Failure::NotA {
+                path: self.shown(path),
+                wanted: "directory",
+            }),
+            Err(error) => Err(self.failed(path, error)),
+        }
     }
 
     /// How many bytes are free at `path`, or at the nearest directory above it that is there.

@@ -288,6 +288,11 @@ impl Map {
         }
     }
 
+    /// The keys that were not taken yet, in the order of the file.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(key, _)| key.as_str())
+    }
+
     /// A mistake of the map as a whole.
     #[must_use]
     pub fn mistake(&self, what: impl Into<String>) -> Mistake {
