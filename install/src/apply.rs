@@ -134,7 +134,7 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
         return dry_run(&list, &standings);
     }
     if !has_agent {
-        let version = agent::install::from_registry(&root, "latest")?;
+        let version = agent::install::from_registry(&root, agent::install::TESTED)?;
         print(&format!("made     agent {version}"))?;
     }
     let before = Before::of(&root)?;

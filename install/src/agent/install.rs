@@ -26,6 +26,8 @@ use crate::{
 
 /// The scope and the beginning of the names of the packages with native programs.
 const PACKAGE: &str = "@anthropic-ai/claude-code-linux-";
+/// The version that kai's tests are run with. A newer one may speak to its host in a way that this kai does not know.
+pub const TESTED: &str = "2.1.197";
 /// The program's name in each of them.
 const PROGRAM: &str = "claude";
 /// Where packages are fetched to, and how the directories' names begin.
@@ -50,7 +52,8 @@ const NPM: [&str; 9] = [
 /// What `agent` is told.
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// The version, or a tag of the registry's; with a program of its own as --from it must be given.
+    /// The version, or a tag of the registry's such as latest; without it, the one that this kai was tested with. With a
+    /// program of its own as --from it must be given.
     pub version: Option<String>,
     /// Take it from this package (.tgz), this directory of a package, or this program, and ask no registry.
     #[arg(long, value_name = "FILE|DIR")]
@@ -70,7 +73,7 @@ pub fn run(asked: &Agent) -> Result<ExitCode, Failure> {
     let _lock = lock(&root)?;
     let version = match &asked.from {
         Some(from) => from_file(&root, from, asked.version.as_deref())?,
-        None => from_registry(&root, asked.version.as_deref().unwrap_or("latest"))?,
+        None => from_registry(&root, asked.version.as_deref().unwrap_or(TESTED))?,
     };
     print(&format!("the agent is {version}, in {PLACE}/{version}"))?;
     Ok(ExitCode::SUCCESS)
@@ -373,6 +376,16 @@ fn as_nobody(program: &Path, uid: u32) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_the_tests_are_run_with() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tests = fs::read_to_string(tree.join("../tests/agent/package.json")).unwrap();
+        assert!(
+            tests.contains(&format!("claude-code\": \"{TESTED}\"")),
+            "{tests}"
+        );
+    }
 
     #[test]
     fn a_version_is_no_path_and_no_flag() {

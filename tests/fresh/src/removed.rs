@@ -25,7 +25,7 @@ pub fn restore(machine: &Machine, given: &Given) {
     for command in readme::commands(&text, "### Backup") {
         machine.done(&command);
     }
-    purge(machine);
+    purge(machine, "/usr/lib/kai/kai-install");
 
     for command in readme::commands(&text, "### Restore") {
         machine.done(&installed::as_it_can_be_typed(&command, given));
@@ -42,7 +42,7 @@ pub fn restore(machine: &Machine, given: &Given) {
     machine.done("rm kai.tar");
 }
 
-/// First what apply made and nothing of anybody's, then all, then the package.
+/// First what apply made and nothing of anybody's, then the package, then all.
 pub fn uninstall(machine: &Machine, given: &Given) {
     machine.done("sudo kai-install uninstall");
     assert!(!Path::new("/opt/kai/current").exists());
@@ -55,14 +55,17 @@ pub fn uninstall(machine: &Machine, given: &Given) {
     machine.done("sudo /usr/lib/kai/kai-install apply");
     machine.ask(ALICE, "go on", "I go on.");
 
-    purge(machine);
+    // What runs has copies of its own, and can be taken away without the package.
     machine.done("sudo apt-get purge --yes --quiet=2 kai");
-    machine.done("sudo apt-get autoremove --purge --yes --quiet");
+    machine.done("sudo apt-get autoremove --purge --yes --quiet=2");
     assert!(!Path::new("/usr/lib/kai").exists());
+    machine.ask(ALICE, "go on", "I go on.");
+    machine.done("sudo kai-install status");
+    purge(machine, "kai-install");
 }
 
-fn purge(machine: &Machine) {
-    machine.done("sudo /usr/lib/kai/kai-install uninstall --purge");
+fn purge(machine: &Machine, kai_install: &str) {
+    machine.done(&format!("sudo {kai_install} uninstall --purge"));
     for gone in GONE {
         assert!(!Path::new(gone).exists(), "{gone}");
     }
