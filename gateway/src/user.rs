@@ -334,6 +334,9 @@ impl User {
                         }
                         let words = match (&finished.outcome, self.agenda.text(prompt)) {
                             (Outcome::NotBegun, Some(text)) => Some(words::not_begun(text)),
+                            (Outcome::Failed(Failure::NotLoggedIn), _) => Some(
+                                wording::not_logged_in(&self.entry.name.as_argument()),
+                            ),
                             (outcome, _) => wording::outcome(outcome),
                         };
                         answer.finish(words);

@@ -145,16 +145,22 @@ pub fn outcome(outcome: &Outcome) -> Option<String> {
     }
 }
 
+/// To the user of this name, as an argument of a command line, whose agent cannot work for want of a
+/// login.
+#[must_use]
+pub fn not_logged_in(name: &str) -> String {
+    format!(
+        "Your agent is not logged in, or its key was refused: ask the admin to run sudo kai-broker login {name}"
+    )
+}
+
 fn failure(failure: &Failure) -> String {
     match failure {
         Failure::AgentMissing => {
             "The agent's program is missing or cannot be run: tell the admin, who sets \
              agent.command in kai.yaml."
         }
-        Failure::NotLoggedIn => {
-            "Your agent is not logged in: log in with the agent on your own account, or ask the \
-             admin for an api_key_file."
-        }
+        Failure::NotLoggedIn => return not_logged_in("NAME"),
         Failure::AgentEnded { status } if *status < 0 => {
             return format!(
                 "Your agent was ended by signal {} in the middle of this turn: send your message \
@@ -290,5 +296,6 @@ mod tests {
         assert!(outcome(&Outcome::Interrupted).is_some());
         let killed = Outcome::Failed(Failure::AgentEnded { status: -9 });
         assert!(outcome(&killed).unwrap().contains("signal 9"));
+        assert!(not_logged_in("alice").ends_with("sudo kai-broker login alice"));
     }
 }

@@ -23,16 +23,15 @@ use kai_brokerd::{
 use kai_probe::scene::Scene;
 use kai_program::config::Config;
 use kai_proto::ids::AccountName;
-use nix::unistd::{Gid, Group, Uid};
+use nix::unistd::{Gid, Uid};
 
 use super::ProbeError;
+use crate::unused;
 
 /// Where the places are. Not below /tmp: programs are executed there.
 const ABOVE: &str = "/var/lib";
 /// How their names begin; the command's process id follows.
 const PREFIX: &str = "kai-probe-";
-/// Where uids are looked for, from above: the end of what useradd(8) gives to people (login.defs(5)).
-const UIDS: std::ops::RangeInclusive<u32> = 59_000..=59_999;
 /// A user of whom nothing is said but who it is.
 const USUAL: &str = "users: [{telegram_id: 1, name: probe, os_user: kai-probe}]";
 /// The worker's key of the agent, which no tool must see.
@@ -69,7 +68,7 @@ impl Place {
         let name = format!("{PREFIX}{}", std::process::id());
         let path = Path::new(ABOVE).join(&name);
         let in_run = Path::new("/run").join(&name);
-        let mut uids = free_uids();
+        let mut uids = unused::uids();
         let (own, theirs) = uids.next().zip(uids.next()).ok_or(ProbeError::NoAccount)?;
         directory(&path, 0o755, 0)?;
         directory(&in_run, 0o755, theirs)?;
@@ -169,24 +168,6 @@ fn sweep() {
             }
         }
     }
-}
-
-/// Numbers that no account, no group and no process has.
-fn free_uids() -> impl Iterator<Item = u32> {
-    UIDS.rev().filter(|&id| {
-        let account = nix::unistd::User::from_uid(Uid::from_raw(id));
-        let group = Group::from_gid(Gid::from_raw(id));
-        matches!((account, group), (Ok(None), Ok(None))) && !has_processes(id)
-    })
-}
-
-fn has_processes(uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| entry.metadata().is_ok_and(|found| found.uid() == uid))
 }
 
 fn directory(path: &Path, mode: u32, owner: u32) -> Result<(), ProbeError> {

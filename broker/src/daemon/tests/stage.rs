@@ -123,6 +123,7 @@ impl Stage {
         let daemon = Daemon {
             users: users.unwrap(),
             workers: Workers::default(),
+            logins: Vec::new(),
             authd: Authd::new(&run, now),
             recheck_due: now,
             audit: Audit::open(&config.audit_log("broker")).unwrap(),
