@@ -489,6 +489,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
                     budget_micro_usd: budget,
                     running,
                     queued,
+                    needs_login: queued % 2 == 1,
                 })
             },
         );

@@ -123,7 +123,7 @@ mod tests {
         fs::write(&file, "{}").unwrap();
         assert_eq!(look(own), AgentLogin::Yes);
         assert_eq!(look(Uid::from_raw(4_000_000)), AgentLogin::Unknown);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(look(own), AgentLogin::Yes, "it is not read");
 
         fs::remove_file(&file).unwrap();

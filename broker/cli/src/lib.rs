@@ -115,7 +115,8 @@ pub fn run() -> ExitCode {
         Command::Reload => reload(&arguments.config),
     };
     done.unwrap_or_else(|problem| {
-        eprintln!("kai-broker: {problem}");
+        // Not eprintln: a terminal that is gone is no reason to panic.
+        let _ = writeln!(io::stderr(), "kai-broker: {problem}");
         ExitCode::FAILURE
     })
 }

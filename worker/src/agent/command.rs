@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn a_login_reads_no_settings_and_has_a_terminal_and_no_key() {
+        let login = login(&assignment(), Path::new("/tmp/x"));
+
+        let words: Vec<_> = login
+            .get_args()
+            .map(|word| word.to_str().unwrap())
+            .collect();
+        assert_eq!(words, ["--leading", "--setting-sources="]);
+        let value = |name: &str| {
+            let found = login.get_envs().find(|(found, _)| *found == name);
+            found.and_then(|(_, value)| value?.to_str())
+        };
+        assert_eq!(value("TERM"), Some("xterm-256color"));
+        assert_eq!(value("HOME"), Some("/home/alice"));
+        assert_eq!(value("ANTHROPIC_API_KEY"), None);
+        assert_eq!(value("ANTHROPIC_BASE_URL"), None);
+    }
+
+    #[test]
     fn a_session_a_model_and_a_budget_become_one_word_each() {
         let start = Start {
             session: Some("2c797a4c-d557-4c2e-a63c-9f6b29bafb1b".parse().unwrap()),

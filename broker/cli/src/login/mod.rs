@@ -16,7 +16,7 @@ pub mod terminal;
 
 use std::{
     fs::File,
-    io,
+    io::{self, Write},
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -118,15 +118,20 @@ pub fn run(file: &Path, asked: &Login) -> Result<ExitCode, LoginError> {
     let master = receive_terminal(&broker).map_err(LoginError::NotGiven)?;
     // Nothing was read from it yet.
     admin.irrevocably_become()?;
-    eprintln!(
+    tell(&format!(
         "What follows is written by {name}'s agent, not by this host: give it the login's code and nothing \
          else.\nCtrl-] three times ends it."
-    );
+    ));
     let over = {
         let raw = terminal.make_raw().map_err(LoginError::Terminal)?;
         copy::copy(&raw, &File::from(master), &mut broker)
     };
     said(&name, over?)
+}
+
+/// Not eprintln: the terminal may be gone, and that is no reason to panic.
+fn tell(words: &str) {
+    let _ = writeln!(io::stderr(), "{words}");
 }
 
 /// The byte behind the daemon's answer, with the descriptor that comes along.
@@ -185,14 +190,16 @@ fn said(name: &str, over: Over) -> Result<ExitCode, LoginError> {
             ));
         }
         Over::LeftByKeys => {
-            eprintln!("kai-broker: {name}'s login was ended by Ctrl-]");
+            tell(&format!("kai-broker: {name}'s login was ended by Ctrl-]"));
             return Ok(ExitCode::FAILURE);
         }
         Over::HungUp => BY_SIGNAL + nix::libc::SIGHUP,
         Over::Signal(signal) => BY_SIGNAL + signal,
     };
     if status != 0 {
-        eprintln!("kai-broker: {name}'s login ended with status {status}");
+        tell(&format!(
+            "kai-broker: {name}'s login ended with status {status}"
+        ));
     }
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }

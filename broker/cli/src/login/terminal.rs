@@ -100,3 +100,30 @@ fn restore(mut file: &File, found: &Termios) {
     let _ = file.write(AS_IT_WAS);
     let _ = tcsetattr(file, SetArg::TCSANOW, found);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::pty::openpty;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let made = openpty(None, None).unwrap();
+        let terminal = Terminal {
+            found: tcgetattr(&made.slave).unwrap(),
+            file: File::from(made.slave),
+        };
+        let now = || tcgetattr(&made.master).unwrap();
+        let raw = terminal.make_raw().unwrap();
+        assert_ne!(now(), terminal.found);
+
+        let panicked = thread::spawn(|| panic!("on purpose")).join();
+
+        assert!(panicked.is_err());
+        assert_eq!(now(), terminal.found);
+        drop(raw);
+    }
+}
