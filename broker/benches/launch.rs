@@ -85,7 +85,7 @@ fn confined() {
     let inherited = Inherited::take().unwrap();
     let (_, reached) = confinement::irrevocably_confine(&inherited.assignment).unwrap();
     assert!(reached.seccomp && reached.landlock_abi > 0);
-    speak_and_work(&inherited.connection);
+    speak_and_work(&inherited.connection.into());
 }
 
 fn bare() {
