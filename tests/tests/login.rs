@@ -5,6 +5,7 @@
 use std::{
     fs,
     os::unix::{fs::MetadataExt, process::ExitStatusExt},
+    path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use kai_proto::{
     hello::AdminHello,
     sockets,
 };
-use kai_tests::{ALICE, Kai, Screen, is_root};
+use kai_tests::{ALICE, Kai, Screen, is_root, skipped};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -426,6 +427,67 @@ fn a_login_runs_beside_its_users_worker_and_is_in_the_audit_log() {
     assert_eq!(events("login.ended")[0]["status"], 0);
     assert_eq!(events("login.ended")[0]["why"], "by_itself");
     assert_eq!(events("login.ended")[1]["why"], "hung_up");
+}
+
+#[test]
+fn through_sudo_itself_it_is_the_same() {
+    if !is_root() {
+        return;
+    }
+    let sudo = Path::new("/usr/bin/sudo");
+    if !sudo.exists() && !skipped("sudo is not installed") {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let login = || {
+        let mut command = Command::new(sudo);
+        command
+            .args(["-n", "-u", "root"])
+            .arg(kai.ground.programs().join("kai-broker"))
+            .args(["login", "alice", "--config"])
+            .arg(kai.ground.config());
+        let mut screen = Screen::start(&mut command, (30, 90));
+        screen.wait_for(QUESTION);
+        screen
+    };
+    let mut screen = login();
+    assert_eq!(ran(&mut screen, "stty size"), "30 90");
+    screen.type_in("wrong\r");
+    assert_eq!(screen.end().code(), Some(1));
+
+    let mut screen = login();
+    screen.type_in("!trap '' HUP INT TERM; sleep 1000\r");
+    thread::sleep(Duration::from_millis(300));
+    let _ = screen.hang_up().end();
+    wait_until_none(uid(&kai, "alice"));
+}
+
+#[test]
+fn what_a_user_puts_in_the_place_of_the_login_is_not_opened() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    for (shell, standing) in [
+        ("mkfifo .credentials.json", "unknown"),
+        ("ln -s /etc/passwd .credentials.json", "unknown"),
+        ("mkdir .credentials.json", "unknown"),
+        (
+            "echo {} > .credentials.json; chmod 0 .credentials.json",
+            "yes",
+        ),
+        ("echo {} > .credentials.json; chmod 0 .", "unknown"),
+        (": > .credentials.json", "no"),
+        ("cd; rmdir .claude; ln -s /proc/1/cwd .claude", "unknown"),
+        ("cd; rmdir .claude; : > .claude", "unknown"),
+    ] {
+        let anew = "chmod -f 700 ~/.claude; rm -rf ~/.claude; mkdir ~/.claude; cd ~/.claude";
+        kai.ask(ALICE, &format!("{anew}; {shell}; echo do''ne"), "done");
+        let began = Instant::now();
+        let status = kai.ground.status_json().unwrap();
+        assert_eq!(status["users"][0]["login"], standing, "{shell}");
+        assert!(began.elapsed() < SOON, "{shell}");
+    }
 }
 
 #[test]

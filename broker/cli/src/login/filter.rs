@@ -180,7 +180,8 @@ mod tests {
         }
         filter.pass(b"\x07.", &mut out);
         assert_eq!(out, b"\x1b[31mred.");
-        assert!(size_of::<Filter>() < 4096);
+        // Its room for strings is within, and of a fixed size.
+        assert!((1024..4096).contains(&size_of::<Filter>()));
     }
 
     /// True if nothing in it steers a terminal.
