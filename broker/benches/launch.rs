@@ -85,7 +85,7 @@ fn confined() {
     let inherited = Inherited::take().unwrap();
     let (_, reached) = confinement::irrevocably_confine(&inherited.assignment).unwrap();
     assert!(reached.seccomp && reached.landlock_abi > 0);
-    speak_and_work(&inherited.connection);
+    speak_and_work(&inherited.connection.into());
 }
 
 fn bare() {
@@ -259,7 +259,7 @@ impl Place {
             network: self.network,
             limits: &Limits::default(),
             cgroup: None,
-            connection: theirs,
+            connection: theirs.as_fd(),
             key: None,
         });
         Started::Launched(launched.unwrap())
@@ -288,6 +288,7 @@ impl Place {
             agent: vec![text(&self.program())],
             base_url: None,
             has_key: false,
+            login: false,
             model: None,
             budget_micro_usd: None,
             clocks: Clocks {

@@ -1,9 +1,9 @@
-//! Root's requests: status, strangers, reload.
+//! Root's requests: status, strangers, reload, login.
 
 use std::time::{Duration, Instant};
 
 use kai_proto::{
-    admin_broker::{BrokerStatus, Reply, Request, State, UserStatus, permitted},
+    admin_broker::{BrokerStatus, LoginEnd, Reply, Request, State, UserStatus, permitted},
     codec::shorten,
     connection::ConnectionError,
     gateway_broker::Refusal,
@@ -30,9 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a connection of root's command stands, and for whom it runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
-    state: State,
+    pub(crate) state: State,
     /// The uid behind sudo(8), by the command's word: for the audit log alone.
-    uid: u32,
+    pub(crate) uid: u32,
 }
 
 impl Daemon {
@@ -69,7 +69,7 @@ impl Daemon {
             {
                 Ok(None) => break self.admin.push(peer),
                 Ok(Some(request)) => {
-                    if self.admin_request(&mut peer, request).is_err() {
+                    if self.admin_request(&mut peer, request, now).is_err() {
                         break;
                     }
                 }
@@ -83,6 +83,7 @@ impl Daemon {
         &mut self,
         peer: &mut Peer<Admin>,
         request: Request,
+        now: Instant,
     ) -> Result<(), ConnectionError> {
         let connection = &mut peer.connection;
         if !permitted(peer.state.state, &request) {
@@ -116,6 +117,7 @@ impl Daemon {
                 connection.send(&Reply::Strangers(self.strangers.list()))
             }
             Request::Reload => connection.send(&self.reload(Some(peer.state.uid))),
+            Request::Login(name) => self.begin_login(peer, &name, now),
         }
     }
 
@@ -156,6 +158,7 @@ impl Daemon {
         for user in &ended {
             self.end_worker(*user, EndReason::UserChanged);
         }
+        self.end_logins(|user| ended.contains(&user), LoginEnd::UserChanged);
         self.send_roll();
         info!(
             users = self.users.len(),

@@ -72,6 +72,7 @@ pub fn assignment(config: &Config, user: &User, state: &Path, has_key: bool) -> 
         agent: agent.command.clone(),
         base_url: agent.base_url.clone(),
         has_key,
+        login: false,
         model: user.entry.model.clone(),
         budget_micro_usd: user.budget_micro_usd,
         clocks: Clocks {

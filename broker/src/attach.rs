@@ -11,7 +11,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{
             fs::{DirBuilderExt, MetadataExt, chown},
             net::UnixStream,
@@ -145,7 +145,7 @@ impl Daemon {
         if let Some(idle) = in_the_way {
             self.end_worker(idle, EndReason::Idle);
         }
-        match self.start_worker(&user, &connection) {
+        match self.start_worker(&user, Work::Conversations(connection.as_fd())) {
             Ok(launched) => {
                 let pid = launched.pid.as_raw();
                 let recorded = self.audit.decide(&audit::worker_started(&user, pid));
@@ -182,10 +182,14 @@ pub(crate) fn authd_user(entry: &UserEntry) -> broker_authd::User {
 }
 
 impl Daemon {
-    fn start_worker(
+    /// Forks a worker, in its own cgroup where there are any.
+    ///
+    /// # Errors
+    /// One sentence for the admin.
+    pub(crate) fn start_worker(
         &mut self,
         user: &User,
-        connection: &UnixStream,
+        work: Work<'_>,
     ) -> Result<launch::Launched, StartError> {
         let account = &user.account;
         let state = self.config.user_state(account.name.as_str());
@@ -199,8 +203,13 @@ impl Daemon {
             .map(|path| TrustedFile::open(path, Trust::Private).map(TrustedFile::into_descriptor))
             .transpose()
             .map_err(|distrust| StartError::Key(distrust.to_string()))?;
+        let (connection, login) = match work {
+            Work::Conversations(connection) => (connection, false),
+            Work::Login(terminal) => (terminal, true),
+        };
         let world = assign::world(&self.config, &self.users, user, &state);
-        let assignment = assign::assignment(&self.config, user, &state, key.is_some());
+        let mut assignment = assign::assignment(&self.config, user, &state, key.is_some());
+        assignment.login = login;
         let cgroup = match &mut self.cgroups {
             Some(cgroups) => {
                 let memory = sysinfo().map_or(0, |host| host.ram_total());
@@ -223,9 +232,18 @@ impl Daemon {
     }
 }
 
+/// What a worker is started for, with its descriptor 3.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work<'a> {
+    /// Conversations, the first on this connection of the gateway.
+    Conversations(BorrowedFd<'a>),
+    /// The agent's own login, on this terminal.
+    Login(BorrowedFd<'a>),
+}
+
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error("the directory {0} for the worker's state cannot be used: {1}")]
     State(String, io::Error),
     #[error("the worker's cgroup cannot be made: {0}; does the broker's unit have Delegate=?")]

@@ -9,6 +9,7 @@ use std::{path::Path, time::SystemTime};
 use kai_audit::{Limits, Log, OpenError, Record};
 use kai_program::digest::Digest;
 use kai_proto::{
+    admin_broker::LoginEnd,
     broker_authd::Standing,
     gateway_broker::Refusal,
     ids::{TelegramId, UserName},
@@ -125,6 +126,58 @@ pub fn users_refused(file: &Path, why: &UsersError) -> Record {
 #[must_use]
 pub fn asked(event: &'static str, admin: u32) -> Record {
     Record::new(event).number("admin", admin)
+}
+
+/// Root asked for a login of the agent for `user`, who may not exist.
+#[must_use]
+pub fn login_asked(admin: u32, user: &UserName) -> Record {
+    asked("admin.login", admin).text("user", user.as_str())
+}
+
+/// There is no login, for this reason.
+#[must_use]
+pub fn login_refused(admin: u32, user: &UserName, why: &str) -> Record {
+    asked("login.refused", admin)
+        .text("user", user.as_str())
+        .text("why", why)
+}
+
+/// A login was forked.
+#[must_use]
+pub fn login_started(user: &User, admin: u32, pid: i32) -> Record {
+    about("login.started", &user.entry.name, user.entry.id)
+        .number("admin", admin)
+        .number("pid", pid)
+        .text("account", user.account.name.as_str())
+        .number("uid", user.account.uid.as_raw())
+}
+
+/// A login was reaped. What was typed and shown is nowhere.
+#[must_use]
+pub fn login_ended(
+    (name, id): (&UserName, TelegramId),
+    admin: u32,
+    pid: i32,
+    (status, why): (i32, LoginEnd),
+) -> Record {
+    about("login.ended", name, id)
+        .number("admin", admin)
+        .number("pid", pid)
+        .number("status", status)
+        .text("why", login_word(why))
+}
+
+/// The word for the end of a login.
+#[must_use]
+pub fn login_word(why: LoginEnd) -> &'static str {
+    match why {
+        LoginEnd::ByItself => "by_itself",
+        LoginEnd::HungUp => "hung_up",
+        LoginEnd::TooLong => "too_long",
+        LoginEnd::UserChanged => "user_changed",
+        LoginEnd::NotRecorded => "not_recorded",
+        LoginEnd::Stopping => "stopping",
+    }
 }
 
 /// A connection is about to be given to a worker: to the running one with this pid, or to a new one.

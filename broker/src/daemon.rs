@@ -14,7 +14,7 @@ use kai_audit::OpenError;
 use kai_program::{config::Config, notify::Notifier};
 use kai_proto::{
     activation::Inherited,
-    admin_broker,
+    admin_broker::{self, LoginEnd},
     connection::Connection,
     gateway_broker,
     ids::{TelegramId, UnixSeconds},
@@ -40,6 +40,7 @@ use crate::{
     cgroups::{self, Cgroups},
     ending::EndReason,
     launch::{self, WorkerProgram},
+    login::Login,
     pace::Pace,
     strangers::Strangers,
     users::{Users, UsersError},
@@ -102,6 +103,7 @@ pub struct Daemon {
     pub(crate) config: Config,
     pub(crate) users: Users,
     pub(crate) workers: Workers,
+    pub(crate) logins: Vec<Login>,
     pub(crate) authd: Authd,
     /// When authd is asked about living workers again.
     pub(crate) recheck_due: Instant,
@@ -135,6 +137,7 @@ enum Source {
     Status(TelegramId),
     End(TelegramId),
     Attached(TelegramId),
+    Login(u64),
 }
 
 /// Runs the broker until it is told to stop.
@@ -227,6 +230,7 @@ impl Daemon {
             pace: Pace::default(),
             users,
             workers: Workers::default(),
+            logins: Vec::new(),
             strangers: Strangers::default(),
             worker_program,
             cgroups,
@@ -246,7 +250,7 @@ impl Daemon {
 
     fn run(&mut self) -> Result<(), DaemonError> {
         self.notifier.ready();
-        while !(self.stopping && self.workers.is_empty()) {
+        while !(self.stopping && self.workers.is_empty() && self.logins.is_empty()) {
             self.turn()?;
         }
         info!("stopped");
@@ -317,6 +321,9 @@ impl Daemon {
                 );
             }
         }
+        for login in &self.logins {
+            add(Source::Login(login.peer()), login.pidfd(), read);
+        }
         let timeout = self
             .next_look(now)
             .map(|at| at.saturating_duration_since(now));
@@ -352,6 +359,7 @@ impl Daemon {
             .filter_map(|(_, worker)| worker.next_look(idle));
         peers
             .chain(workers)
+            .chain(self.logins.iter().filter_map(Login::due))
             .chain(self.authd_next_look(now))
             .chain(self.notifier.due())
             .min()
@@ -365,6 +373,7 @@ impl Daemon {
             .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
         self.admin
             .retain(|peer| !late(peer.due) && !late(peer.connection.deadline()));
+        self.mind_logins(now);
         self.mind_authd(now);
         let idle = self.config.limits.idle;
         let overdue: Vec<_> = self
@@ -394,6 +403,7 @@ impl Daemon {
             Source::Status(user) => self.take_launch_outcome(user),
             Source::End(user) => self.reap(user, now),
             Source::Attached(user) => self.check_attached(user),
+            Source::Login(peer) => self.reap_login(peer, now),
         }
     }
 
@@ -414,6 +424,7 @@ impl Daemon {
         for user in users {
             self.end_worker(user, EndReason::Stopping);
         }
+        self.end_logins(|_| true, LoginEnd::Stopping);
     }
 
     /// Numbers a new connection.

@@ -15,6 +15,7 @@
 //!   [`supervise`] what is done about it;
 //! - [`authd`]: the connection to authd, [`second_factor`] the rule about its word, [`proofs`] what that
 //!   does to attaches and workers;
+//! - [`login`]: the agent's own login, run for root's command;
 //! - [`audit`]: what is written down of all this, before it takes effect;
 //! - [`cgroups`]: a control group for each worker, where there are any;
 //! - [`launch`]: from the fork to the exec, step by step, in the order of SECURITY.md;
@@ -32,6 +33,7 @@ pub mod daemon;
 pub mod ending;
 pub mod gateway;
 pub mod launch;
+pub mod login;
 pub mod pace;
 pub mod policy;
 pub mod proofs;

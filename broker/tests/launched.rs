@@ -121,7 +121,7 @@ impl Place {
             network: self.network,
             limits: &self.limits,
             cgroup,
-            connection: &its_connection,
+            connection: its_connection.as_fd(),
             key: None,
         })?;
         drop(its_connection);
@@ -195,6 +195,7 @@ fn assignment() -> Assignment {
         agent: Vec::new(),
         base_url: None,
         has_key: false,
+        login: false,
         model: None,
         budget_micro_usd: None,
         clocks: Clocks {

@@ -334,6 +334,9 @@ impl User {
                         }
                         let words = match (&finished.outcome, self.agenda.text(prompt)) {
                             (Outcome::NotBegun, Some(text)) => Some(words::not_begun(text)),
+                            (Outcome::Failed(Failure::NotLoggedIn), _) => {
+                                Some(wording::not_logged_in(&self.entry.name))
+                            }
                             (outcome, _) => wording::outcome(outcome),
                         };
                         answer.finish(words);
@@ -360,8 +363,11 @@ impl User {
             }
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.map_or(0, |since| since.as_secs());
-            self.means
-                .reply(chat, Some(id), &wording::status(description, now));
+            self.means.reply(
+                chat,
+                Some(id),
+                &wording::status(description, &self.entry.name, now),
+            );
         } else if let Some(item) = self.agenda.session_began() {
             self.means
                 .reply(item.chat, Some(item.id), wording::NEW_SESSION);

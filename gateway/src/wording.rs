@@ -106,7 +106,7 @@ pub fn no_agent(waiting: usize) -> String {
 
 /// To /status.
 #[must_use]
-pub fn status(worker: &Description, now: UnixSeconds) -> String {
+pub fn status(worker: &Description, name: &UserName, now: UnixSeconds) -> String {
     let or_unknown = |text: &str| match text {
         "" => "not known before its first turn".to_owned(),
         text => text.to_owned(),
@@ -123,8 +123,13 @@ pub fn status(worker: &Description, now: UnixSeconds) -> String {
     let budget = worker
         .budget_micro_usd
         .map_or(String::new(), |budget| format!(" of {}", dollars(budget)));
+    let login = if worker.needs_login {
+        format!("{}\n\n", not_logged_in(name))
+    } else {
+        String::new()
+    };
     format!(
-        "{doing} {UNASKED}\n\nSession: {session}\nModel: {model}\nAgent: {version}\nTurns: {turns}\n\
+        "{doing} {UNASKED}\n\n{login}Session: {session}\nModel: {model}\nAgent: {version}\nTurns: {turns}\n\
          Cost: {cost}{budget}\nUp for: {uptime}",
         model = or_unknown(&worker.model),
         version = or_unknown(&worker.agent_version),
@@ -145,16 +150,25 @@ pub fn outcome(outcome: &Outcome) -> Option<String> {
     }
 }
 
+/// To the user of this name, whose agent cannot work for want of a login.
+#[must_use]
+pub fn not_logged_in(name: &UserName) -> String {
+    no_login(&name.as_argument())
+}
+
+fn no_login(name: &str) -> String {
+    format!(
+        "Your agent is not logged in, or its key was refused: ask the admin to run sudo kai-broker login {name}"
+    )
+}
+
 fn failure(failure: &Failure) -> String {
     match failure {
         Failure::AgentMissing => {
             "The agent's program is missing or cannot be run: tell the admin, who sets \
              agent.command in kai.yaml."
         }
-        Failure::NotLoggedIn => {
-            "Your agent is not logged in: log in with the agent on your own account, or ask the \
-             admin for an api_key_file."
-        }
+        Failure::NotLoggedIn => return no_login("NAME"),
         Failure::AgentEnded { status } if *status < 0 => {
             return format!(
                 "Your agent was ended by signal {} in the middle of this turn: send your message \
@@ -277,8 +291,18 @@ mod tests {
             budget_micro_usd: Some(5_000_000),
             running: None,
             queued: 0,
+            needs_login: false,
         };
-        let status = status(&worker, 7_260);
+        let name = "alice".to_owned().try_into().unwrap();
+        let lacks = Description {
+            needs_login: true,
+            ..worker.clone()
+        };
+        let command = "sudo kai-broker login alice";
+        assert!(super::status(&lacks, &name, 7_260).contains(command));
+        assert!(not_logged_in(&name).ends_with(command));
+        let status = status(&worker, &name, 7_260);
+        assert!(!status.contains("login"), "{status}");
         assert!(status.contains("ools run without asking"));
         assert!(status.contains("$1.23 of $5.00"), "{status}");
         assert!(status.contains("2 h 1 min"), "{status}");

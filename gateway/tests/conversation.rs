@@ -394,6 +394,7 @@ fn description() -> Description {
         budget_micro_usd: None,
         running: None,
         queued: 2,
+        needs_login: false,
     }
 }
 

@@ -1,4 +1,9 @@
 //! Root's `kai-broker` to the broker, on `RUN/admin/broker.sock`.
+//!
+//! The answer to [`Request::Login`] is [`Reply::LoginBegins`] and, right behind that frame, the single byte
+//! [`TERMINAL`] with the master of the login's terminal as its one descriptor. From then on nothing may be
+//! asked on this connection any more: whoever holds it copies what a user's agent writes. Its end is the end of
+//! the login.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +15,11 @@ use crate::{
     worker_broker::Report,
 };
 
+/// The byte that carries the terminal of a login.
+pub const TERMINAL: u8 = b't';
+
 /// What root may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// First on every connection.
     Hello(AdminHello),
@@ -21,6 +29,8 @@ pub enum Request {
     Strangers,
     /// Read users.yaml again.
     Reload,
+    /// Run the agent's own login for this user.
+    Login(UserName),
 }
 
 /// What the broker answers.
@@ -45,8 +55,48 @@ pub enum Reply {
     },
     /// The old users.yaml stays in force, for this reason: file, line and key, never a value.
     ReloadRefused(String),
+    /// The login runs; its terminal follows.
+    LoginBegins,
+    /// There is no login, for this reason.
+    LoginRefused(String),
+    /// The login is over, and with it all that it started.
+    LoginEnded {
+        /// Its exit status, or the negated number of the signal that ended it.
+        status: i32,
+        /// What ended it.
+        why: LoginEnd,
+    },
     /// The connection ends here.
     Refused(Refusal),
+}
+
+/// What ended a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoginEnd {
+    /// It ended by itself.
+    ByItself,
+    /// The command that asked for it is gone.
+    HungUp,
+    /// It took too long.
+    TooLong,
+    /// Its user is gone from users.yaml, or changed.
+    UserChanged,
+    /// Its start could not be written down.
+    NotRecorded,
+    /// The broker stops.
+    Stopping,
+}
+
+impl LoginEnd {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ByItself,
+        Self::HungUp,
+        Self::TooLong,
+        Self::UserChanged,
+        Self::NotRecorded,
+        Self::Stopping,
+    ];
 }
 
 /// The daemon's own word about itself.
@@ -140,12 +190,19 @@ pub enum State {
     Fresh,
     /// Hello was said.
     Greeted,
+    /// A login was asked for, and may run.
+    LoggingIn,
 }
 
-/// Whether `request` has a place in `state`: Hello first and once, then anything else.
+/// Whether `request` has a place in `state`: Hello first and once, then anything else, and nothing after a
+/// login.
 #[must_use]
 pub fn permitted(state: State, request: &Request) -> bool {
-    matches!(request, Request::Hello(_)) == (state == State::Fresh)
+    match state {
+        State::Fresh => matches!(request, Request::Hello(_)),
+        State::Greeted => !matches!(request, Request::Hello(_)),
+        State::LoggingIn => false,
+    }
 }
 
 control_messages!(Request, Reply);
@@ -156,13 +213,19 @@ mod tests {
 
     #[test]
     fn hello_comes_first_and_once() {
-        for request in [Request::Status, Request::Strangers, Request::Reload] {
+        let login = Request::Login("alice".to_owned().try_into().unwrap());
+        for request in [Request::Status, Request::Strangers, Request::Reload, login] {
             assert!(!permitted(State::Fresh, &request));
             assert!(permitted(State::Greeted, &request));
+            assert!(!permitted(State::LoggingIn, &request), "{request:?}");
         }
         assert!(permitted(State::Fresh, &Request::Hello(AdminHello::of(0))));
         assert!(!permitted(
             State::Greeted,
+            &Request::Hello(AdminHello::of(0))
+        ));
+        assert!(!permitted(
+            State::LoggingIn,
             &Request::Hello(AdminHello::of(0))
         ));
     }

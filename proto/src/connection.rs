@@ -151,6 +151,12 @@ impl AsFd for Connection {
     }
 }
 
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 /// A blocking connection of an admin's command.
 #[derive(Debug)]
 pub struct Client {

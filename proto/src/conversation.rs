@@ -182,6 +182,8 @@ pub struct Description {
     pub running: Option<PromptId>,
     /// Prompts that wait behind it.
     pub queued: u32,
+    /// True if its last turn failed with [`Failure::NotLoggedIn`].
+    pub needs_login: bool,
 }
 
 impl Message for ToWorker {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of everything in this crate. Both sides must have the same one: the programs are
 /// installed together.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// A side's first frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -133,6 +133,20 @@ checked_text! {
     "a model's name has 1 to 128 letters, digits and . _ : / @ [ ] - and does not begin with -"
 }
 
+impl UserName {
+    /// The name as an argument in a command line that somebody is told to type.
+    #[must_use]
+    pub fn as_argument(&self) -> String {
+        let plain = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+        let options_end = if self.0.starts_with('-') { "-- " } else { "" };
+        if self.0.chars().all(plain) {
+            format!("{options_end}{}", self.0)
+        } else {
+            format!("{options_end}'{}'", self.0.replace('\'', "'\\''"))
+        }
+    }
+}
+
 /// What a user is in kai. It changes nothing on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
@@ -212,6 +226,21 @@ mod tests {
             assert!(UserName::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
         assert!(UserName::try_from("Alice Ünal".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_name_is_one_argument_of_a_shell() {
+        for (name, argument) in [
+            ("alice", "alice"),
+            ("Ünal", "Ünal"),
+            ("Alice Ünal", "'Alice Ünal'"),
+            ("a;rm -rf ~", "'a;rm -rf ~'"),
+            ("O'Neill", "'O'\\''Neill'"),
+            ("--config", "-- --config"),
+        ] {
+            let name = UserName::try_from(name.to_owned()).unwrap();
+            assert_eq!(name.as_argument(), argument);
+        }
     }
 
     #[test]

@@ -330,7 +330,9 @@ fn from_broker() -> impl Strategy<Value = gateway_broker::Reply> {
 }
 
 fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
-    use admin_broker::{BrokerStatus, Reply, Stranger, UserStatus, WorkerLife, WorkerStatus};
+    use admin_broker::{
+        BrokerStatus, LoginEnd, Reply, Stranger, UserStatus, WorkerLife, WorkerStatus,
+    };
     let life = prop_oneof![
         Just(WorkerLife::Starting),
         Just(WorkerLife::Live),
@@ -401,6 +403,10 @@ fn to_admin() -> impl Strategy<Value = admin_broker::Reply> {
         vec(stranger, 0..=limits::STRANGERS).prop_map(Reply::Strangers),
         any::<(u32, u32)>().prop_map(|(users, ended)| Reply::Reloaded { users, ended }),
         ".{0,200}".prop_map(Reply::ReloadRefused),
+        Just(Reply::LoginBegins),
+        ".{0,200}".prop_map(Reply::LoginRefused),
+        (any::<i32>(), select(LoginEnd::ALL.to_vec()))
+            .prop_map(|(status, why)| Reply::LoginEnded { status, why }),
         refusal().prop_map(Reply::Refused),
     ]
 }
@@ -483,6 +489,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
                     budget_micro_usd: budget,
                     running,
                     queued,
+                    needs_login: queued % 2 == 1,
                 })
             },
         );
@@ -527,25 +534,28 @@ fn assignment() -> impl Strategy<Value = Assignment> {
         account(),
         paths,
         agent,
-        any::<(bool, Option<u64>)>(),
+        any::<(bool, bool, Option<u64>)>(),
         clocks,
         reach,
     )
         .prop_map(
-            |(account, paths, agent, (has_key, budget_micro_usd), clocks, reach)| Assignment {
-                account,
-                home: paths.0,
-                shell: paths.1,
-                state: paths.2,
-                agent: agent.0,
-                base_url: agent.1,
-                model: agent.2,
-                has_key,
-                budget_micro_usd,
-                clocks,
-                connect_ports: reach.0,
-                read_paths: reach.1,
-                walls: reach.2,
+            |(account, paths, agent, (has_key, login, budget_micro_usd), clocks, reach)| {
+                Assignment {
+                    account,
+                    home: paths.0,
+                    shell: paths.1,
+                    state: paths.2,
+                    agent: agent.0,
+                    base_url: agent.1,
+                    model: agent.2,
+                    has_key,
+                    login,
+                    budget_micro_usd,
+                    clocks,
+                    connect_ports: reach.0,
+                    read_paths: reach.1,
+                    walls: reach.2,
+                }
             },
         )
 }
@@ -560,10 +570,12 @@ proptest! {
     }
 
     #[test]
-    fn root_and_broker(reply in to_admin(), protocol in hello(), cuts in vec(1_usize..9, 1..9)) {
+    fn root_and_broker(
+        reply in to_admin(), protocol in hello(), name in user_name(), cuts in vec(1_usize..9, 1..9)
+    ) {
         use admin_broker::Request;
         let requests =
-            [Request::Hello(AdminHello { hello: protocol, admin: 7 }), Request::Status, Request::Strangers, Request::Reload];
+            [Request::Hello(AdminHello { hello: protocol, admin: 7 }), Request::Status, Request::Strangers, Request::Reload, Request::Login(name)];
         for request in requests {
             through_the_wire(&request, &cuts)?;
         }

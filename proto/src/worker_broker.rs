@@ -18,7 +18,7 @@ use crate::{
     ids::{AccountName, ModelName, SessionId},
 };
 
-/// The gateway's connection, inherited.
+/// The gateway's connection, inherited; for a login ([`Assignment::login`]) its terminal.
 pub const CONNECTION_FD: i32 = 3;
 /// The control socket, inherited.
 pub const CONTROL_FD: i32 = 4;
@@ -46,6 +46,8 @@ pub struct Assignment {
     pub base_url: Option<String>,
     /// True if [`KEY_FD`] is open.
     pub has_key: bool,
+    /// True if it is to run the agent's own login on the terminal at [`CONNECTION_FD`], and nothing else.
+    pub login: bool,
     /// The model to begin with.
     pub model: Option<ModelName>,
     /// Where one session's cost is cut off, in millionths of a US dollar.

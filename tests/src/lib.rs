@@ -2,6 +2,7 @@
 
 mod account;
 mod cgroup;
+mod screen;
 mod second_factor;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use kai_playground::ground::{Daemon, Ground, Names, Options, Person};
 pub use account::as_account;
 use cgroup::OwnCgroup;
 pub use cgroup::limits_memory;
+pub use screen::{HungUp, Screen};
 pub use second_factor::{Authenticator, Enrolled};
 
 /// alice's Telegram id.

@@ -1,13 +1,10 @@
-//! What the broker left for the worker: the gateway's connection, the control socket with the
+//! What the broker left for the worker: the gateway's connection or a login's terminal, the control socket with the
 //! assignment in it, and the opened file with the agent's key.
 
 use std::{
     fs::File,
     io::{self, Read},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use kai_proto::{
@@ -57,8 +54,8 @@ pub type Key = Zeroizing<String>;
 /// Everything that a worker is given.
 #[derive(Debug)]
 pub struct Inherited {
-    /// The gateway's connection, past its attach.
-    pub connection: UnixStream,
+    /// The gateway's connection, past its attach; for a login its terminal.
+    pub connection: OwnedFd,
     /// The broker's control socket.
     pub control: OwnedFd,
     /// What to do.
@@ -78,9 +75,7 @@ impl Inherited {
         let control = control
             .filter(|socket| getsockopt(socket, sockopt::SockType) == Ok(SockType::SeqPacket))
             .ok_or(NotGiven::Control)?;
-        let connection = connection
-            .map(UnixStream::from)
-            .ok_or(NotGiven::Connection)?;
+        let connection = connection.ok_or(NotGiven::Connection)?;
         let assignment = receive_assignment(&control)?;
         let key = match key {
             Some(file) if assignment.has_key => Some(read_key(File::from(file))?),

@@ -1,7 +1,8 @@
 //! Runs as the user's own account: confines itself, then hosts that user's agent.
 //!
 //! The broker starts it as the first process of a PID namespace, with the gateway's connection, a
-//! control socket and perhaps the agent's key as its only descriptors. It believes the broker, which
+//! control socket and perhaps the agent's key as its only descriptors; or, for the agent's own login, with a terminal
+//! in the place of the connection. It believes the broker, which
 //! is root; it takes prompts from the gateway, which it knows only by that connection; and it believes
 //! nothing that the agent writes. It must never start the agent unconfined, and never end "every
 //! process" unless that is its own.
@@ -12,6 +13,7 @@ pub mod conversation;
 pub mod durable;
 pub mod host;
 pub mod inherited;
+pub mod login;
 pub mod login_mounts;
 pub mod reports;
 mod sys;
@@ -75,6 +77,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log::start("kai-worker", LogLevel::Info);
+    if inherited.assignment.login {
+        return login::run(inherited);
+    }
     match work(inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -122,7 +127,6 @@ fn work(inherited: Inherited) -> Result<(), Box<dyn std::error::Error>> {
         .max_io_events_per_tick(16)
         .build()?;
     runtime.block_on(async {
-        let connection = connection.into();
         let parts = Parts {
             assignment,
             key,

@@ -108,6 +108,23 @@ pub fn confine_at_exec(command: &mut Command, domain: RulesetCreated) {
     }
 }
 
+/// Has the program that `command` starts begin in a session of its own, whose terminal is its standard input.
+pub fn own_terminal_at_exec(command: &mut Command) {
+    let own = || {
+        nix::unistd::setsid()?;
+        // SAFETY: TIOCSCTTY takes no pointer, and an argument of 0 takes the terminal from nobody.
+        match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: between fork and exec the child may only do what is safe in a signal handler; this is two calls
+    // of the kernel.
+    unsafe {
+        command.pre_exec(own);
+    }
+}
+
 /// Looks once, without waiting, for an ended child among `which`, as waitpid(2) takes it.
 ///
 /// nix's own waitpid knows no real-time signals, and forgets the child that one of them ended.

@@ -221,6 +221,7 @@ fn assignment(place: &Path, has_key: bool) -> Assignment {
         agent: vec![text("program/agent")],
         base_url: None,
         has_key,
+        login: false,
         model: None,
         budget_micro_usd: None,
         clocks: Clocks {

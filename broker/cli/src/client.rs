@@ -1,6 +1,11 @@
 //! Asks the daemon over root's own socket.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    time::Duration,
+};
 
 use kai_program::config::ConfigError;
 use kai_proto::{
@@ -23,6 +28,9 @@ pub enum ClientError {
     /// Nothing can be probed.
     #[error(transparent)]
     Probe(#[from] crate::probe::ProbeError),
+    /// There is no login.
+    #[error(transparent)]
+    Login(#[from] crate::login::LoginError),
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -53,6 +61,12 @@ pub enum ClientError {
     /// The answer could not be put into JSON.
     #[error("cannot write the answer: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+impl AsFd for Broker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// A greeted connection to the daemon.

@@ -1,4 +1,4 @@
-//! `kai-broker`: `status`, `strangers`, `reload`, `audit` and `probe`, for root.
+//! `kai-broker`: `status`, `strangers`, `reload`, `audit`, `probe` and `login`, for root.
 //!
 //! A program of its own, so that the daemon links neither tables nor JSON. `status` does not believe
 //! the daemon: it reads `/proc` itself and shows where that differs.
@@ -7,14 +7,18 @@
 //! - [`proc`]: what the kernel says of a process and its tree;
 //! - [`layers`]: judges each layer of a worker's confinement by that;
 //! - [`second_factor`]: how each user stands with authd, which is asked for it;
+//! - [`agent_login`]: whether each user's agent has a login;
 //! - [`status`]: puts all of it together; [`tables`] shows it to people;
 //! - [`audit`]: the audit logs, shown and verified;
-//! - [`probe`]: a hostile program in the agent's place, and what it reached.
+//! - [`probe`]: a hostile program in the agent's place, and what it reached;
+//! - [`login`]: the agent's own login for one user, on this terminal;
 #![forbid(unsafe_code)]
 
+pub mod agent_login;
 pub mod audit;
 pub mod client;
 pub mod layers;
+pub mod login;
 pub mod probe;
 pub mod proc;
 pub mod second_factor;
@@ -53,8 +57,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows each user's worker, every layer of its confinement as read from /proc, and their second
-    /// factor as kai-authd says.
+    /// Shows each user's worker, every layer of its confinement as read from /proc, whether their agent has a
+    /// login, and their second factor as kai-authd says.
     ///
     /// Exit status 3 if something is not as it should be; a sentence at the end says what.
     Status {
@@ -79,6 +83,12 @@ enum Command {
     /// Exit status 3 if something is open that should not be. Nothing is harmed by what succeeds, and
     /// nothing is left behind. The daemon need not run; what it alone has is then not tried.
     Probe(probe::Probe),
+    /// Runs the agent's own login for one user, in that user's walls, on this terminal.
+    ///
+    /// The agent shows an address; the user opens it, and the code that is shown there is typed here. What
+    /// the agent writes reaches this terminal as text, colours and movements of the cursor alone. Every key
+    /// goes to the agent, Ctrl-C too; Ctrl-] three times ends the login. Its exit status is the command's.
+    Login(login::Login),
     /// Takes the new users.yaml whole, or keeps the old one and says why.
     Reload,
 }
@@ -99,10 +109,12 @@ pub fn run() -> ExitCode {
         Command::Strangers { json } => show_strangers(&arguments.config, json),
         Command::Audit(audit) => audit::run(&arguments.config, &audit).map_err(ClientError::Audit),
         Command::Probe(asked) => probe::run(&arguments.config, &asked).map_err(ClientError::Probe),
+        Command::Login(asked) => login::run(&arguments.config, &asked).map_err(ClientError::Login),
         Command::Reload => reload(&arguments.config),
     };
     done.unwrap_or_else(|problem| {
-        eprintln!("kai-broker: {problem}");
+        // Not eprintln: a terminal that is gone is no reason to panic.
+        let _ = writeln!(io::stderr(), "kai-broker: {problem}");
         ExitCode::FAILURE
     })
 }

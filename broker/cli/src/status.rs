@@ -11,6 +11,7 @@ use kai_proto::{
 use serde::Serialize;
 
 use crate::{
+    agent_login::{self, AgentLogin},
     client::{Broker, ClientError},
     layers::{self, Layer, Standing},
     proc::{self, Tree},
@@ -62,6 +63,10 @@ pub struct UserShown {
     pub uid: u32,
     /// Where the agent's key comes from: `own`, `shared`, or `login`.
     pub key: &'static str,
+    /// Whether their agent has a login, or a key in its place.
+    pub login: AgentLogin,
+    /// What the admin runs to give their agent a login.
+    pub login_command: String,
     /// Their second factor.
     pub second_factor: SecondFactorShown,
     /// `login` for an account that people log in to, `kai` for one that nobody can.
@@ -205,6 +210,8 @@ fn show_user(
             (false, true) => "shared",
             (false, false) => "login",
         },
+        login: agent_login::look(user, shared_key),
+        login_command: format!("sudo kai-broker login {}", user.name.as_argument()),
         second_factor,
         account_kind: if user.login { "login" } else { "kai" },
         // users.yaml is root's, but what it says must not steer the terminal it is shown on.

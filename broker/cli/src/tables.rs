@@ -6,6 +6,7 @@ use comfy_table::{Table, presets};
 use kai_proto::ids::UnixSeconds;
 
 use crate::{
+    agent_login::AgentLogin,
     layers::{Layer, Standing, Witness},
     status::{Status, UserShown, WorkerShown},
     strangers::StrangerShown,
@@ -49,6 +50,9 @@ pub fn status(status: &Status) -> String {
             text.push_str(HOSTS_NETWORK);
         }
     }
+    if let Some(lacking) = without_login(&status.users) {
+        text.push_str(&lacking);
+    }
     for user in status.users.iter().filter(|user| !user.weakened.is_empty()) {
         let weakened = user.weakened.join("; ");
         text.push_str(&format!("\n{}: weakened: {weakened}", user.name));
@@ -79,7 +83,7 @@ fn table(header: &[&str]) -> Table {
 fn users(users: &[UserShown]) -> String {
     let mut table = table(&[
         "USER", "ACCOUNT", "STATE", "WORKER", "AGENT", "SESSION", "UP", "IDLE", "MEMORY", "CPU",
-        "KEY",
+        "KEY", "LOGIN",
     ]);
     for user in users {
         let account = format!("{} ({}, {})", user.account, user.uid, user.account_kind);
@@ -97,6 +101,7 @@ fn users(users: &[UserShown]) -> String {
                 none.clone(),
                 none,
                 user.key.to_owned(),
+                user.login.word().to_owned(),
             ],
             Some(worker) => vec![
                 user.name.clone(),
@@ -114,11 +119,28 @@ fn users(users: &[UserShown]) -> String {
                 format!("{:.1} MiB", worker.memory_kib as f64 / 1024.0),
                 format!("{:.1} s", worker.cpu_seconds),
                 user.key.to_owned(),
+                user.login.word().to_owned(),
             ],
         };
         table.add_row(row);
     }
     trimmed(&table)
+}
+
+/// Who lacks a login, and how the admin mends it.
+fn without_login(users: &[UserShown]) -> Option<String> {
+    let lacking: Vec<&UserShown> = users
+        .iter()
+        .filter(|user| user.login == AgentLogin::No)
+        .collect();
+    let command = match lacking.as_slice() {
+        [] => return None,
+        [one] => &one.login_command,
+        _ => "sudo kai-broker login NAME",
+    };
+    let names: Vec<&str> = lacking.iter().map(|user| &*user.name).collect();
+    let who = names.join(", ");
+    Some(format!("\n{who}: the agent has no login yet: {command}"))
 }
 
 fn second_factors(users: &[UserShown], now: UnixSeconds) -> String {
@@ -254,6 +276,8 @@ mod tests {
             account: name.to_owned(),
             uid: 1001,
             key: "login",
+            login: AgentLogin::No,
+            login_command: format!("sudo kai-broker login {name}"),
             second_factor: SecondFactorShown {
                 rule,
                 enrolled,
@@ -266,6 +290,27 @@ mod tests {
             weakened: Vec::new(),
             worker: None,
         }
+    }
+
+    #[test]
+    fn who_lacks_a_login_is_named_with_the_command() {
+        let logged_in = |name| UserShown {
+            login: AgentLogin::Yes,
+            ..user(name, "optional", None)
+        };
+        let lacks = |name| user(name, "optional", None);
+
+        assert_eq!(without_login(&[logged_in("alice")]), None);
+        let one = without_login(&[logged_in("alice"), lacks("bob")]).unwrap();
+        assert_eq!(
+            one.trim(),
+            "bob: the agent has no login yet: sudo kai-broker login bob"
+        );
+        let two = without_login(&[lacks("alice"), lacks("bob")]).unwrap();
+        assert_eq!(
+            two.trim(),
+            "alice, bob: the agent has no login yet: sudo kai-broker login NAME"
+        );
     }
 
     #[test]

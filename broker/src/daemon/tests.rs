@@ -2,6 +2,7 @@
 
 mod attaches;
 mod authd_away;
+mod logins;
 mod played;
 mod proofs_ended;
 mod stage;

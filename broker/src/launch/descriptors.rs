@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use kai_proto::worker_broker::{CONNECTION_FD, CONTROL_FD, KEY_FD};
@@ -18,13 +15,13 @@ use crate::sys;
 /// placing overwrites what is still to be placed.
 const FREE: RawFd = 16;
 
-/// Puts /dev/null on 0 and 1, the connection on 3, the control socket on 4 and the key on 5, and marks
+/// Puts /dev/null on 0 and 1, the connection, or a login's terminal, on 3, the control socket on 4 and the key on 5, and marks
 /// everything else but 2 to be closed at exec. Gives back the program's descriptor.
 ///
 /// # Errors
 /// [`Step::Descriptors`].
 pub fn place(
-    connection: &UnixStream,
+    connection: BorrowedFd<'_>,
     control: &OwnedFd,
     key: Option<&OwnedFd>,
     program: BorrowedFd<'_>,
@@ -33,7 +30,7 @@ pub fn place(
 }
 
 fn place_all(
-    connection: &UnixStream,
+    connection: BorrowedFd<'_>,
     control: &OwnedFd,
     key: Option<&OwnedFd>,
     program: BorrowedFd<'_>,
@@ -42,7 +39,7 @@ fn place_all(
     let wanted = [
         (Some(null.as_fd()), 0),
         (Some(null.as_fd()), 1),
-        (Some(connection.as_fd()), CONNECTION_FD),
+        (Some(connection), CONNECTION_FD),
         (Some(control.as_fd()), CONTROL_FD),
         (key.map(AsFd::as_fd), KEY_FD),
     ];

@@ -21,6 +21,14 @@ use crate::{accounts::Account, sys};
 /// # Errors
 /// The part that failed.
 pub fn become_account(account: &Account) -> Result<(), Failed> {
+    become_ids(account.uid, account.gid, &account.groups)
+}
+
+/// As [`become_account`], for what has these numbers and no name.
+///
+/// # Errors
+/// The part that failed.
+pub fn become_ids(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Failed> {
     // Whoever shares one possesses what is in it, whatever the accounts are (keyrings(7)). Made by root, it does
     // not count against the account's quota, which its user could use up.
     sys::own_session_keyring().map_err(|error| (Step::Keyring, error))?;
@@ -29,13 +37,13 @@ pub fn become_account(account: &Account) -> Result<(), Failed> {
     caps::clear(None, CapSet::Ambient).map_err(capabilities)?;
     caps::clear(None, CapSet::Bounding).map_err(capabilities)?;
     caps::clear(None, CapSet::Inheritable).map_err(capabilities)?;
-    setgroups(&account.groups).map_err(|error| (Step::Groups, error.into()))?;
-    setresgid(account.gid, account.gid, account.gid).map_err(|error| (Step::Ids, error.into()))?;
-    setresuid(account.uid, account.uid, account.uid).map_err(|error| (Step::Ids, error.into()))?;
-    prove_no_way_back(account)
+    setgroups(groups).map_err(|error| (Step::Groups, error.into()))?;
+    setresgid(gid, gid, gid).map_err(|error| (Step::Ids, error.into()))?;
+    setresuid(uid, uid, uid).map_err(|error| (Step::Ids, error.into()))?;
+    prove_no_way_back(uid, gid)
 }
 
-fn prove_no_way_back(account: &Account) -> Result<(), Failed> {
+fn prove_no_way_back(uid: Uid, gid: Gid) -> Result<(), Failed> {
     let broken = || {
         (
             Step::WayBack,
@@ -48,10 +56,10 @@ fn prove_no_way_back(account: &Account) -> Result<(), Failed> {
     let gids = getresgid().map_err(|error| (Step::WayBack, error.into()))?;
     let ids_are_the_accounts = [uids.real, uids.effective, uids.saved]
         .iter()
-        .all(|uid| *uid == account.uid)
+        .all(|found| *found == uid)
         && [gids.real, gids.effective, gids.saved]
             .iter()
-            .all(|gid| *gid == account.gid);
+            .all(|found| *found == gid);
     let still_capable = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable]
         .into_iter()
         .any(|set| !caps::read(None, set).is_ok_and(|set| set.is_empty()));

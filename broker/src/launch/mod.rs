@@ -24,10 +24,7 @@ pub mod program;
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use kai_proto::{codec, peer, worker_broker::Assignment};
@@ -74,7 +71,7 @@ pub const STEPS: &[&str] = &[
      back is tried and fails.",
     "The end of the broker is the end of the worker.",
     "No new privileges.",
-    "Descriptors 3 (the gateway's connection), 4 (the control socket), 5 (the agent's key); all others closed.",
+    "Descriptors 3 (the gateway's connection, or a login's terminal), 4 (the control socket), 5 (the agent's key); all others closed.",
     "Exec by descriptor, with an environment of nothing.",
 ];
 
@@ -214,8 +211,8 @@ pub struct Order<'a> {
     pub limits: &'a Limits,
     /// The control group that it begins in.
     pub cgroup: Option<Cgroup>,
-    /// The gateway's connection.
-    pub connection: &'a UnixStream,
+    /// The gateway's connection; for a login its terminal.
+    pub connection: BorrowedFd<'a>,
     /// The opened file with the agent's key.
     pub key: Option<OwnedFd>,
 }

@@ -34,6 +34,7 @@ fn each_command_has_a_page_that_man_shows_without_a_warning() {
         "kai-broker",
         "kai-broker-audit-verify",
         "kai-broker-probe",
+        "kai-broker-login",
         "kai-auth",
         "kai-auth-enroll",
     ] {

@@ -70,6 +70,9 @@ fuzz_target!(|input: &[u8]| {
                 hellos += 1;
                 state = admin_broker::State::Greeted;
             }
+            if matches!(request, admin_broker::Request::Login(_)) {
+                state = admin_broker::State::LoggingIn;
+            }
             assert_eq!(hellos, 1, "{request:?}");
             true
         });

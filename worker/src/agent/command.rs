@@ -33,12 +33,22 @@ pub struct Start {
     pub budget_micro_usd: Option<u64>,
 }
 
+/// A repository, and the agent itself, could otherwise plant hooks, servers, and another address for the
+/// key: headless, nothing asks before it uses them.
+const NO_SETTINGS: &str = "--setting-sources=";
+
+/// The terminal that a login is told to be on, whatever the admin's is: its output is written anew from what
+/// this kind understands.
+const TERMINAL: &str = "xterm-256color";
+
+/// The words that have the agent log in, behind all of its options. It prints an address and asks for the
+/// code that is shown there.
+pub const LOGIN: [&str; 2] = ["auth", "login"];
+
 /// The agent's command without its streams.
 #[must_use]
 pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &Path) -> Command {
-    let mut words = assignment.agent.iter();
-    let mut command = Command::new(words.next().map_or("", String::as_str));
-    command.args(words);
+    let mut command = program(assignment, tmp);
     command.args([
         // Without a terminal it reads prompts from stdin and never asks for trust.
         "--input-format=stream-json",
@@ -46,9 +56,7 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
         "--verbose",
         "--include-partial-messages",
         "--permission-prompt-tool=stdio",
-        // A repository, and the agent itself, could otherwise plant hooks, servers, and another
-        // address for the key: headless, nothing asks before it uses them.
-        "--setting-sources=",
+        NO_SETTINGS,
         "--strict-mcp-config",
     ]);
     if let Some(session) = start.session {
@@ -64,8 +72,30 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
             budget % 1_000_000
         ));
     }
+    if let Some(url) = &assignment.base_url {
+        command.env("ANTHROPIC_BASE_URL", url);
+    }
+    if let Some(key) = key {
+        command.env("ANTHROPIC_API_KEY", key);
+    }
+    command
+}
+
+/// The agent's own login without its streams and without [`LOGIN`], which comes behind all options.
+#[must_use]
+pub fn login(assignment: &Assignment, tmp: &Path) -> Command {
+    let mut command = program(assignment, tmp);
+    command.arg(NO_SETTINGS).env("TERM", TERMINAL);
+    command
+}
+
+/// The agent's program with its leading arguments, in its home, with an environment built from nothing.
+fn program(assignment: &Assignment, tmp: &Path) -> Command {
+    let mut words = assignment.agent.iter();
+    let mut command = Command::new(words.next().map_or("", String::as_str));
     let account = assignment.account.as_str();
     command
+        .args(words)
         .current_dir(&assignment.home)
         .env_clear()
         .env("HOME", &assignment.home)
@@ -79,12 +109,6 @@ pub fn command(assignment: &Assignment, key: Option<&str>, start: &Start, tmp: &
         .env("TMPDIR", tmp)
         .env("DISABLE_AUTOUPDATER", "1")
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
-    if let Some(url) = &assignment.base_url {
-        command.env("ANTHROPIC_BASE_URL", url);
-    }
-    if let Some(key) = key {
-        command.env("ANTHROPIC_API_KEY", key);
-    }
     command
 }
 
@@ -146,6 +170,7 @@ mod tests {
             agent: vec!["/opt/agent".into(), "--leading".into()],
             base_url: Some("http://127.0.0.1:1".into()),
             has_key: true,
+            login: false,
             model: None,
             budget_micro_usd: None,
             clocks: Clocks {
@@ -192,6 +217,25 @@ mod tests {
             ]
         );
         assert!(command.get_args().all(|word| word != "sk"));
+    }
+
+    #[test]
+    fn a_login_reads_no_settings_and_has_a_terminal_and_no_key() {
+        let login = login(&assignment(), Path::new("/tmp/x"));
+
+        let words: Vec<_> = login
+            .get_args()
+            .map(|word| word.to_str().unwrap())
+            .collect();
+        assert_eq!(words, ["--leading", "--setting-sources="]);
+        let value = |name: &str| {
+            let found = login.get_envs().find(|(found, _)| *found == name);
+            found.and_then(|(_, value)| value?.to_str())
+        };
+        assert_eq!(value("TERM"), Some("xterm-256color"));
+        assert_eq!(value("HOME"), Some("/home/alice"));
+        assert_eq!(value("ANTHROPIC_API_KEY"), None);
+        assert_eq!(value("ANTHROPIC_BASE_URL"), None);
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Place {
             agent: vec![text(path("agent"))],
             base_url: None,
             has_key: false,
+            login: false,
             model: None,
             budget_micro_usd: None,
             clocks: Clocks {

@@ -153,7 +153,7 @@ pub fn run(
         network: user.policy.network,
         limits: &user.policy.limits,
         cgroup: None,
-        connection: &its_connection,
+        connection: its_connection.as_fd(),
         key: Some(key.into()),
     };
     let log = place.path.join("log");

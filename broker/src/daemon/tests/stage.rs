@@ -18,11 +18,12 @@ use std::{
 
 use kai_program::{config::Config, notify::Notifier};
 use kai_proto::{
+    admin_broker,
     broker_authd::{Reply, Request, Standing, User},
     connection::{Client, Connection},
     gateway_broker,
     grant::Grant,
-    hello::Hello,
+    hello::{AdminHello, Hello},
     sockets,
 };
 use nix::{
@@ -123,6 +124,7 @@ impl Stage {
         let daemon = Daemon {
             users: users.unwrap(),
             workers: Workers::default(),
+            logins: Vec::new(),
             authd: Authd::new(&run, now),
             recheck_due: now,
             audit: Audit::open(&config.audit_log("broker")).unwrap(),
@@ -289,6 +291,18 @@ impl Running {
             .send(&gateway_broker::Request::Attach { user, grant })
             .unwrap();
         PlayedGateway(client)
+    }
+
+    /// Asks for a login as root's command does, and gives the answer.
+    pub fn log_in(&self, name: &str) -> admin_broker::Reply {
+        let mut client = Client::connect(&sockets::admin_broker(&self.run), SOON).unwrap();
+        let hello = admin_broker::Request::Hello(AdminHello::of(7));
+        client.send(&hello).unwrap();
+        let hello: admin_broker::Reply = client.receive().unwrap();
+        assert_eq!(hello, admin_broker::Reply::Hello(Hello::ours()));
+        let name = name.to_owned().try_into().unwrap();
+        client.send(&admin_broker::Request::Login(name)).unwrap();
+        client.receive().unwrap()
     }
 
     /// The lines of the audit log with this event.

@@ -51,6 +51,7 @@ pub fn start_worker(
         agent: agent.command.clone(),
         base_url: agent.base_url.clone(),
         has_key: person.key_file.is_some(),
+        login: false,
         model: person.entry.model.clone(),
         budget_micro_usd: None,
         clocks: Clocks {

@@ -134,6 +134,9 @@ impl Launcher {
                 connection.send(&Reply::StatusEnd)
             }
             Request::Strangers => connection.send(&Reply::Strangers(self.strangers.list())),
+            Request::Login(_) => connection.send(&Reply::LoginRefused(
+                "the playground's launcher, which is not root, runs no login".to_owned(),
+            )),
             Request::Reload => connection.send(&Reply::ReloadRefused(
                 "the playground's launcher keeps the table that it began with".to_owned(),
             )),

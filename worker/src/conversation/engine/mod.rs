@@ -78,6 +78,8 @@ pub struct Engine {
     anew: bool,
     /// Answers that the disk did not take: told again as long as the worker lives.
     unkept: VecDeque<(PromptId, Finished)>,
+    /// The last turn failed for want of a login.
+    needs_login: bool,
     version: String,
     model_in_use: String,
     turns: u32,
@@ -107,6 +109,7 @@ impl Engine {
             queue: VecDeque::new(),
             anew: false,
             unkept: VecDeque::new(),
+            needs_login: false,
             version: String::new(),
             model_in_use: String::new(),
             turns: 0,
@@ -340,8 +343,11 @@ impl Engine {
         turn.flush(out);
         self.turns = self.turns.saturating_add(1);
         self.turns_of_session = self.turns_of_session.saturating_add(1);
-        if outcome == Outcome::Failed(Failure::SessionGone) {
-            self.forget_session();
+        match outcome {
+            Outcome::Failed(Failure::SessionGone) => self.forget_session(),
+            Outcome::Failed(Failure::NotLoggedIn) => self.needs_login = true,
+            Outcome::Done => self.needs_login = false,
+            _ => {}
         }
         let duration_ms = millis(turn.duration(now));
         let finished = Finished {
@@ -399,6 +405,7 @@ impl Engine {
             budget_micro_usd: self.budget,
             running: self.running.as_ref().map(|turn| turn.prompt),
             queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
+            needs_login: self.needs_login,
         }));
     }
 }

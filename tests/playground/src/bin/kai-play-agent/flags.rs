@@ -12,6 +12,8 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (kai-play-agent)"
 pub enum Asked {
     /// To talk.
     Run(Flags),
+    /// To log in.
+    LogIn,
     /// To print this.
     Print(String),
 }
@@ -49,6 +51,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Str
         let name = match &argument {
             Long(name) => format!("--{name}"),
             Short(letter) => format!("-{letter}"),
+            lexopt::Arg::Value(word) if word == "auth" => return log_in(&mut parser),
             lexopt::Arg::Value(word) => {
                 return Err(format!("prompts come on stdin, and {word:?} is one"));
             }
@@ -92,6 +95,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Str
     Ok(Asked::Run(flags))
 }
 
+/// What is behind `auth`.
+fn log_in(parser: &mut lexopt::Parser) -> Result<Asked, String> {
+    match parser.next().map_err(|error| error.to_string())? {
+        Some(lexopt::Arg::Value(word)) if word == "login" => {}
+        _ => return Err("auth knows login alone here".into()),
+    }
+    match parser.next().map_err(|error| error.to_string())? {
+        None => Ok(Asked::LogIn),
+        Some(_) => Err("auth login takes nothing more here".into()),
+    }
+}
+
 fn only(known: &str, name: &str, value: &str) -> Result<bool, String> {
     if value == known {
         Ok(true)
@@ -124,6 +139,7 @@ fn help() -> String {
 An agent for demonstrations and tests: it runs prompts as shell commands.
 
 Usage: kai-play-agent --input-format=stream-json --output-format=stream-json --verbose [OPTION]...
+       kai-play-agent [OPTION]... auth login
 
 Options:
   --include-partial-messages          also write messages in pieces
@@ -183,6 +199,17 @@ mod tests {
         };
         assert!(flags.partial && flags.ask && flags.resume.is_some());
         assert_eq!(flags.budget_micro_usd, Some(1_500_000));
+    }
+
+    #[test]
+    fn a_login_comes_behind_the_options_and_alone() {
+        let parsed = |words: &[&str]| parse(words.iter().map(OsString::from));
+        let options = ["--setting-sources=", "--disallowedTools=Read(//proc/**)"];
+        let login = parsed(&[&options[..], &["auth", "login"]].concat());
+        assert!(matches!(login, Ok(Asked::LogIn)));
+        for bad in [&["auth"][..], &["auth", "logout"], &["auth", "login", "x"]] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`host`]: whoever drives it: its lines, and waiting for them.
 //! - [`speech`]: the lines that are written.
 //! - [`session`]: the transcript, by which a session is resumed.
+//! - [`login`]: its login, on a terminal.
 //! - [`words`]: what a prompt asks for.
 //! - [`lies`]: what an agent that somebody has taken over might do.
 //! - [`turn`]: one prompt and its answer.
@@ -15,6 +16,7 @@
 mod flags;
 mod host;
 mod lies;
+mod login;
 mod session;
 mod shell;
 mod speech;
@@ -26,6 +28,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let flags = match flags::parse(std::env::args_os().skip(1)) {
         Ok(flags::Asked::Run(flags)) => flags,
+        Ok(flags::Asked::LogIn) => {
+            return login::log_in().unwrap_or_else(|error| {
+                eprintln!("Error: {error}");
+                ExitCode::FAILURE
+            });
+        }
         Ok(flags::Asked::Print(text)) => {
             println!("{text}");
             return ExitCode::SUCCESS;
