@@ -18,8 +18,9 @@ use crate::{
     desired::{Desired, desired},
     failure::Failure,
     items::{
-        Item, Standing,
+        Item, Standing, clear,
         secrets::CURRENT,
+        token::Kept,
         versions::{self, PREVIOUS},
     },
     print,
@@ -142,6 +143,7 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
         Ok(changes) => changes + usize::from(!has_agent),
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     };
+    note_a_token_in_clear(&root, &asked.place)?;
     print(&match changes {
         0 => format!("nothing changed: {} is installed", source.version.name),
         1 => format!("1 change; {} is installed", source.version.name),
@@ -238,6 +240,15 @@ fn announce_a_one_way_upgrade(root: &Root, source: &Source) -> Result<(), Failur
             source.version.name, current.name
         )),
         _ => Ok(()),
+    }
+}
+
+fn note_a_token_in_clear(root: &Root, place: &Place) -> Result<(), Failure> {
+    let settings = place.settings(root)?;
+    let kept = Kept::of(root, &settings);
+    match clear::left(root, &settings, &place.settings_file(root), &kept)? {
+        Some(note) => print(&format!("note: {note}")),
+        None => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@
 //! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
 //! - [`user`]: adds, removes and lists users;
-//! - [`tools`]: Debian's own programs;
+//! - [`tools`]: Debian's own programs; [`credentials`]: what systemd encrypts;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
 //! - [`show`]: puts findings into lines or JSON;
 //! - [`failure`]: why something was not done.
@@ -22,6 +22,7 @@ pub mod accounts;
 pub mod agent;
 pub mod apply;
 pub mod checks;
+pub mod credentials;
 pub mod desired;
 pub mod failure;
 pub mod host;
