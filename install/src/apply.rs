@@ -30,7 +30,9 @@ use crate::{
 };
 
 /// What must be free beside what is written, in bytes.
-const SPARE: u64 = 16 * 1024 * 1024;
+const SPARE: u64 = 16 * MIB;
+/// What must be free where no programs are: configuration, a database, the begin of a log, in bytes.
+const FEW: u64 = 2 * MIB;
 const MIB: u64 = 1024 * 1024;
 /// How often another kai-install is waited for, and how long each time.
 const PATIENCE: u32 = 20;
@@ -217,19 +219,30 @@ fn judge_the_kernel(checks: Vec<Check>) -> Result<(), Failure> {
 }
 
 fn judge_the_space(root: &Root, list: &Desired, standings: &[Standing]) -> Result<(), Failure> {
-    let needed: u64 = list
-        .iter()
-        .zip(standings)
-        .filter(|(_, standing)| **standing != Standing::Right)
-        .map(|(item, _)| item.size())
-        .sum();
-    if needed == 0 || root.free(versions::PLACE.as_ref())? >= needed + SPARE {
+    let to_change = || {
+        let all = list.iter().zip(standings);
+        all.filter(|(_, standing)| **standing != Standing::Right)
+    };
+    if to_change().next().is_none() {
         return Ok(());
     }
-    Err(Failure::NoSpace {
-        path: root.shown(versions::PLACE.as_ref()),
-        needed: (needed + SPARE).div_ceil(MIB),
-    })
+    let programs: u64 = to_change().map(|(item, _)| item.size()).sum();
+    let programs = if programs == 0 { 0 } else { programs + SPARE };
+    // Each may be a disk of its own.
+    for (path, needed) in [
+        (versions::PLACE, programs),
+        ("/etc", FEW),
+        ("/var/lib", FEW),
+        ("/var/log", FEW),
+    ] {
+        if root.free(path.as_ref())? < needed {
+            return Err(Failure::NoSpace {
+                path: root.shown(path.as_ref()),
+                needed: needed.div_ceil(MIB),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn announce_a_one_way_upgrade(root: &Root, source: &Source) -> Result<(), Failure> {

@@ -244,7 +244,7 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
     fn settings(ground: &Ground, more: &str) {
         ground.settings(&format!("{}{more}\n", AGENT.get().unwrap()));
     }
-    let cases: [Wrong; 21] = [
+    let cases: [Wrong; 32] = [
         (
             "no settings",
             |g| fs::remove_file(g.path("etc/kai/install.yaml")).unwrap(),
@@ -264,6 +264,37 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
             "an unknown key",
             |g| settings(g, "usrs: []"),
             "install.yaml:3: `usrs`",
+        ),
+        (
+            "a bad token",
+            |g| g.settings("telegram:\n  token: hunter2\n"),
+            "install.yaml:2: `telegram.token` must be a bot's token",
+        ),
+        (
+            "bad YAML of users",
+            |g| g.write("etc/kai/users.yaml", "users:\n- {name: a\n", 0o600),
+            "users.yaml:3:",
+        ),
+        (
+            "an unknown key of users",
+            |g| g.write("etc/kai/users.yaml", "users: []\nlimts: 3\n", 0o600),
+            "users.yaml:2: `limts`",
+        ),
+        (
+            "an account of root's power in the table of users",
+            |g| {
+                let dave = "users:\n- telegram_id: 1\n  name: n\n  os_user: dave\n";
+                g.write("etc/kai/users.yaml", dave, 0o600);
+            },
+            "group `sudo`",
+        ),
+        (
+            "an unknown key of the configuration",
+            |g| {
+                let text = "agent: {command: /opt/agents/claude}\nagnt: 1\n";
+                g.write("etc/kai/kai.yaml", text, 0o644);
+            },
+            "kai.yaml:2: `agnt`",
         ),
         (
             "a missing account",
@@ -320,6 +351,29 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
             "chmod 0600",
         ),
         (
+            "a token that somebody else owns",
+            |g| {
+                g.write("etc/kai/credentials/telegram-token", "x", 0o600);
+                set_mode(&g.path("etc/kai/credentials"), 0o700);
+                let token = g.path("etc/kai/credentials/telegram-token");
+                chown(token, Some(1500), None).unwrap();
+            },
+            "has owner 1500 and mode 0600",
+        ),
+        (
+            "a database of others",
+            |g| {
+                g.write("var/lib/kai/authd/authd.sqlite", "x", 0o644);
+                set_mode(&g.path("var/lib/kai/authd"), 0o700);
+            },
+            "chmod 0600",
+        ),
+        (
+            "settings that somebody else owns",
+            |g| chown(g.path("etc/kai/install.yaml"), Some(1500), None).unwrap(),
+            "chown 0",
+        ),
+        (
             "secrets of others",
             |g| {
                 fs::create_dir_all(g.path("var/lib/kai/authd")).unwrap();
@@ -354,6 +408,21 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
             "an agent of everybody",
             |g| set_mode(&g.path("opt/agents/claude"), 0o777),
             "chmod go-w",
+        ),
+        (
+            "an agent of somebody else's",
+            |g| chown(g.path("opt/agents/claude"), Some(1500), None).unwrap(),
+            "can be changed by others than root; mend it: chown root",
+        ),
+        (
+            "an agent in a directory of everybody's",
+            |g| set_mode(&g.path("opt/agents"), 0o777),
+            "chmod go-w",
+        ),
+        (
+            "an agent that nobody may run",
+            |g| set_mode(&g.path("opt/agents/claude"), 0o644),
+            "chmod a+x",
         ),
         (
             "a package without a program",
@@ -394,35 +463,40 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
 
 #[test]
 fn a_full_disk_is_known_before_anything_is_changed() {
-    let Some(ground) = Ground::new() else { return };
-    fs::remove_file(ground.path("opt/agents/claude")).unwrap();
-    ground.write("srv/claude", "#!/bin/true\n", 0o755);
-    let settings = ground.read("etc/kai/install.yaml");
-    ground.settings(&settings.replace("/opt/agents", "/srv"));
-    let listing = ground.listing();
-    let opt = ground.path("opt");
-    let command = ground.command(&["apply"]);
+    for (full, size) in [("opt", "1m"), ("var/lib", "64k"), ("var/log", "64k")] {
+        let Some(ground) = Ground::new() else { return };
+        fs::remove_file(ground.path("opt/agents/claude")).unwrap();
+        ground.write("srv/claude", "#!/bin/true\n", 0o755);
+        let settings = ground.read("etc/kai/install.yaml");
+        ground.settings(&settings.replace("/opt/agents", "/srv"));
+        fs::create_dir_all(ground.path(full)).unwrap();
+        let listing = ground.listing();
+        let command = ground.command(&["apply"]);
 
-    // In mounts of its own, which end with it.
-    let output = std::process::Command::new("unshare")
-        .args(["--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"")
-        .arg(opt)
-        .arg(command.get_program())
-        .args(command.get_args())
-        .arg("--source")
-        .arg(ground.beside("package"))
-        .output()
-        .unwrap();
+        // In mounts of its own, which end with it.
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c"])
+            .arg(format!(
+                "mount -t tmpfs -o size={size} none \"$0\" && exec \"$@\""
+            ))
+            .arg(ground.path(full))
+            .arg(command.get_program())
+            .args(command.get_args())
+            .arg("--source")
+            .arg(ground.beside("package"))
+            .output()
+            .unwrap();
 
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("no space is left") && said.contains("MiB"),
-        "{said}"
-    );
-    assert_eq!(said.trim().lines().count(), 1, "{said}");
-    assert_eq!(ground.listing(), listing);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{full}: {said}");
+        assert!(
+            said.contains("no space is left") && said.contains("MiB"),
+            "{full}: {said}"
+        );
+        assert!(said.contains(full), "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{full}: {said}");
+        assert_eq!(ground.listing(), listing, "{full}");
+    }
 }
 
 #[test]
