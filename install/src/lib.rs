@@ -8,7 +8,7 @@
 //! - [`accounts`]: which accounts and groups that tree has;
 //! - [`source`]: the directory that kai is installed from;
 //! - [`desired`]: the list of all that there shall be; [`items`] the kinds of things on it;
-//! - [`apply`]: `apply` and `rollback`, which bring it about;
+//! - [`apply`]: `apply` and `rollback`, which bring it about; [`judge`]: what stands against any change;
 //! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
 //! - [`user`]: adds, removes and lists users;
@@ -27,6 +27,7 @@ pub mod desired;
 pub mod failure;
 pub mod host;
 pub mod items;
+pub mod judge;
 pub mod root;
 pub mod settings;
 pub mod show;
