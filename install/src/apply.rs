@@ -1,36 +1,27 @@
 //! `kai-install apply` and `rollback`: looks at everything first, then changes what differs, one thing
 //! after the other, and says each.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
     agent,
-    checks::{self, Check, State},
     desired::{Desired, desired},
     failure::Failure,
     items::{
-        Item, Standing,
+        Item, Standing, clear,
         secrets::CURRENT,
+        token::Kept,
         versions::{self, PREVIOUS},
     },
-    print,
+    judge, print,
     root::Root,
     settings::{self, Settings},
     source::{self, Source},
 };
 
-/// What must be free beside what is written, in bytes.
-const SPARE: u64 = 16 * 1024 * 1024;
-const MIB: u64 = 1024 * 1024;
 /// How often another kai-install is waited for, and how long each time.
 const PATIENCE: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -121,10 +112,10 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
     let _lock = lock(&root)?;
     let settings = asked.place.settings(&root)?;
     let source = Source::open(&asked.place.source)?;
-    judge_the_host(&root)?;
+    judge::the_host(&root)?;
     let list = desired(&root, &settings, &source)?;
     let standings = look(&root, &list)?;
-    judge_the_space(&root, &list, &standings)?;
+    judge::the_space(&root, &list, &standings)?;
     let has_agent = agent::judge(&root, &settings)?;
     announce_a_one_way_upgrade(&root, &source)?;
     if asked.dry_run {
@@ -142,6 +133,7 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
         Ok(changes) => changes + usize::from(!has_agent),
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     };
+    note_a_token_in_clear(&root, &asked.place)?;
     print(&match changes {
         0 => format!("nothing changed: {} is installed", source.version.name),
         1 => format!("1 change; {} is installed", source.version.name),
@@ -190,46 +182,6 @@ pub fn look(root: &Root, list: &Desired) -> Result<Vec<Standing>, Failure> {
     list.iter().map(|item| item.look(root)).collect()
 }
 
-fn judge_the_host(root: &Root) -> Result<(), Failure> {
-    if !root.is_host() {
-        return Ok(());
-    }
-    if !Path::new("/run/systemd/system").exists() {
-        return Err(Failure::NoSystemd);
-    }
-    judge_the_kernel(checks::kernel_checks())
-}
-
-fn judge_the_kernel(checks: Vec<Check>) -> Result<(), Failure> {
-    let mut missing = checks
-        .into_iter()
-        .filter(|check| check.finding.state == State::Missing);
-    match missing.next() {
-        None => Ok(()),
-        Some(check) => Err(Failure::Host {
-            name: check.name,
-            found: check.finding.found,
-            mend: check.finding.mend.unwrap_or_default(),
-        }),
-    }
-}
-
-fn judge_the_space(root: &Root, list: &Desired, standings: &[Standing]) -> Result<(), Failure> {
-    let needed: u64 = list
-        .iter()
-        .zip(standings)
-        .filter(|(_, standing)| **standing != Standing::Right)
-        .map(|(item, _)| item.size())
-        .sum();
-    if needed == 0 || root.free(versions::PLACE.as_ref())? >= needed + SPARE {
-        return Ok(());
-    }
-    Err(Failure::NoSpace {
-        path: root.shown(versions::PLACE.as_ref()),
-        needed: (needed + SPARE).div_ceil(MIB),
-    })
-}
-
 fn announce_a_one_way_upgrade(root: &Root, source: &Source) -> Result<(), Failure> {
     match versions::at(root, CURRENT.as_ref())? {
         Some(current) if current.authd_schema < source.version.authd_schema => print(&format!(
@@ -238,6 +190,15 @@ fn announce_a_one_way_upgrade(root: &Root, source: &Source) -> Result<(), Failur
             source.version.name, current.name
         )),
         _ => Ok(()),
+    }
+}
+
+fn note_a_token_in_clear(root: &Root, place: &Place) -> Result<(), Failure> {
+    let settings = place.settings(root)?;
+    let kept = Kept::of(root, &settings);
+    match clear::left(root, &settings, &place.settings_file(root), &kept)? {
+        Some(note) => print(&format!("note: {note}")),
+        None => Ok(()),
     }
 }
 
@@ -367,26 +328,5 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
             problem: Box::new(other),
             done: word,
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checks::kernel;
-
-    #[test]
-    fn a_kernel_without_landlock_is_refused_with_the_mend() {
-        let check = |finding| Check {
-            name: "landlock".to_owned(),
-            finding,
-        };
-        let good = check(kernel::landlock(&kernel::Landlock::Abi(7)));
-        let bad = check(kernel::landlock(&kernel::Landlock::NotEnabled));
-
-        assert!(judge_the_kernel(vec![good.clone()]).is_ok());
-        let said = judge_the_kernel(vec![good, bad]).unwrap_err().to_string();
-
-        assert!(said.contains("landlock") && said.contains("lsm="), "{said}");
     }
 }

@@ -12,11 +12,13 @@ use crate::{
     items::{
         Goes, Item,
         accounts::{Closed, Fit, Group, Home, Member, Service},
+        clear::NotInClear,
         configuration::{KaiYaml, UsersYaml},
         files::{Absent, Contents, Directory, File, Judge, Parent, directories},
         leftover::NoLeftover,
         lines::Line,
-        secrets::{BotToken, Database},
+        secrets::Database,
+        token::Kept,
         units::{self, Enabled, Running},
         versions::{self, Command, Current, Pruned},
     },
@@ -39,6 +41,19 @@ pub type Desired = Vec<Box<dyn Item>>;
 /// # Errors
 /// If a file of the source is not understood.
 pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desired, Failure> {
+    all(root, settings, source, &Kept::of(root, settings))
+}
+
+/// As [`desired`], with the token kept so.
+///
+/// # Errors
+/// As [`desired`].
+pub fn all(
+    root: &Root,
+    settings: &Settings,
+    source: &Source,
+    token: &Kept,
+) -> Result<Desired, Failure> {
     let mut list: Desired = Vec::new();
     for directory in parents() {
         list.push(Box::new(directory));
@@ -49,7 +64,7 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
         list.push(Box::new(directory));
     }
     programs(&mut list, source);
-    list.push(Box::new(BotToken(settings.token.clone())));
+    list.push(token.item(settings.token.clone()));
     list.push(Box::new(KaiYaml {
         settings: settings.clone(),
         agent: agent::COMMAND,
@@ -63,13 +78,9 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
         list.push(Box::new(Command(name)));
     }
     list.push(Box::new(NoLeftover::but(source)));
-    rules(&mut list, source);
-    let to_run: Vec<Unit> = source
-        .units
-        .iter()
-        .filter(|unit| unit.is_to_run())
-        .cloned()
-        .collect();
+    let units: Vec<Unit> = source.units.iter().map(|unit| token.unit(unit)).collect();
+    rules(&mut list, source, &units);
+    let to_run: Vec<Unit> = units.into_iter().filter(Unit::is_to_run).collect();
     for unit in &to_run {
         list.push(Box::new(Enabled(unit.clone())));
     }
@@ -77,6 +88,16 @@ pub fn desired(root: &Root, settings: &Settings, source: &Source) -> Result<Desi
         units: to_run,
         version: source.version.name.clone(),
     }));
+    // Last: until the units run, what they were started with must be there to start them again.
+    if let Some(path) = token.other() {
+        list.push(Box::new(Absent(path.to_owned())));
+    }
+    if let Kept::Encrypted(keys) = token {
+        list.push(Box::new(NotInClear {
+            token: settings.token.clone(),
+            keys: keys.clone(),
+        }));
+    }
     list.push(Box::new(Pruned(source.version.name.clone())));
     Ok(list)
 }
@@ -212,8 +233,8 @@ fn programs(list: &mut Desired, source: &Source) {
     copy("sudoers.d/kai", 0o644);
 }
 
-fn rules(list: &mut Desired, source: &Source) {
-    for unit in &source.units {
+fn rules(list: &mut Desired, source: &Source, units: &[Unit]) {
+    for unit in units {
         let path = Path::new(units::PLACE).join(&unit.name);
         list.push(Box::new(text(path, &unit.text, 0o644)));
     }

@@ -93,6 +93,25 @@ pub enum Failure {
         /// What its mode should be.
         wanted: u32,
     },
+    /// An encrypted secret is not this host's.
+    #[error(
+        "{path}: cannot be decrypted on this host, as if it came from another one ({problem}); give the token \
+         again: kai-install config --token-file FILE, then kai-install apply"
+    )]
+    Undecryptable {
+        /// Which.
+        path: PathBuf,
+        /// What was said.
+        problem: Box<Failure>,
+    },
+    /// A secret has no use as it is.
+    #[error("{path}: {problem}")]
+    Secret {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Box<Failure>,
+    },
     /// Two files say different things.
     #[error("install.yaml and kai.yaml say different things for `{key}`; change one of them")]
     Conflict {

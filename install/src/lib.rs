@@ -8,12 +8,12 @@
 //! - [`accounts`]: which accounts and groups that tree has;
 //! - [`source`]: the directory that kai is installed from;
 //! - [`desired`]: the list of all that there shall be; [`items`] the kinds of things on it;
-//! - [`apply`]: `apply` and `rollback`, which bring it about;
+//! - [`apply`]: `apply` and `rollback`, which bring it about; [`judge`]: what stands against any change;
 //! - [`status`] compares with it, [`uninstall`] takes it away;
 //! - [`agent`]: the agent's program;
 //! - [`migrate`]: brings over what the Python kai has;
 //! - [`user`]: adds, removes and lists users;
-//! - [`tools`]: Debian's own programs;
+//! - [`tools`]: Debian's own programs; [`credentials`]: what systemd encrypts;
 //! - [`checks`]: `check`: what is judged of a host, as pure functions of what [`host`] finds;
 //! - [`show`]: puts findings into lines or JSON;
 //! - [`failure`]: why something was not done.
@@ -23,10 +23,12 @@ pub mod accounts;
 pub mod agent;
 pub mod apply;
 pub mod checks;
+pub mod credentials;
 pub mod desired;
 pub mod failure;
 pub mod host;
 pub mod items;
+pub mod judge;
 pub mod migrate;
 pub mod root;
 pub mod settings;

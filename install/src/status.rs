@@ -12,8 +12,9 @@ use crate::{
     desired::desired,
     failure::Failure,
     items::{
-        Standing,
+        Standing, clear,
         secrets::CURRENT,
+        token::Kept,
         units,
         versions::{self, PREVIOUS},
     },
@@ -95,6 +96,12 @@ fn checks(root: &Root, place: &Place) -> Vec<Check> {
             Settings::default()
         }
     };
+    let kept = Kept::of(root, &settings);
+    match clear::left(root, &settings, &place.settings_file(root), &kept) {
+        Ok(Some(note)) => add("bot token", Finding::note(note)),
+        Ok(None) => {}
+        Err(problem) => add("bot token", failed(&problem)),
+    }
     match source.and_then(|source| Ok((desired(root, &settings, &source)?, source))) {
         Err(problem) => add("installed", failed(&problem)),
         Ok((list, source)) => {

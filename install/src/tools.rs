@@ -64,7 +64,7 @@ pub fn run<A: AsRef<OsStr>>(
         )));
     };
     for attempt in 1.. {
-        let output = run_once(command(&path).args(arguments), input)
+        let output = output(command(&path).args(arguments), input)
             .map_err(|error| failed(error.to_string()))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -79,7 +79,11 @@ pub fn run<A: AsRef<OsStr>>(
     Err(failed(String::new()))
 }
 
-fn run_once(command: &mut Command, input: Option<&[u8]>) -> std::io::Result<Output> {
+/// Runs a command to its end, with `input` as its standard input.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn output(command: &mut Command, input: Option<&[u8]>) -> std::io::Result<Output> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use kai_program::config::Config;
 use serde::Serialize;
 
-use crate::host;
+use crate::{
+    host,
+    items::{secrets::TOKEN, token::ENCRYPTED},
+};
 
 /// How a thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -167,7 +170,7 @@ fn about(config: &Config, add: &mut impl FnMut(&str, Finding)) {
         "gateway's account",
         files::gateway_account(&config.accounts.gateway, &account),
     );
-    let token = &config.telegram.token_file;
+    let token = the_token(&config.telegram.token_file);
     let ids = account.ok().flatten();
     add(
         "bot token",
@@ -192,6 +195,16 @@ fn about(config: &Config, add: &mut impl FnMut(&str, Finding)) {
     for name in programs::OURS {
         let program = directory.join(name);
         add(name, programs::program(&program, &host::way_to(&program)));
+    }
+}
+
+/// Where the token is: encrypted, if it is where apply keeps it and apply encrypted it.
+fn the_token(configured: &Path) -> &Path {
+    let encrypted = Path::new(ENCRYPTED);
+    if configured == Path::new(TOKEN) && host::look_at_link(encrypted).is_ok() {
+        encrypted
+    } else {
+        configured
     }
 }
 

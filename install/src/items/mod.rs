@@ -4,16 +4,18 @@
 //! - [`accounts`]: groups, accounts, and what closes an account;
 //! - [`files`] and [`lines`]: directories, files, lines of files that others have too;
 //! - [`configuration`]: kai.yaml and users.yaml;
-//! - [`secrets`]: the token and authd's database;
+//! - [`secrets`]: authd's database; [`token`]: the bot's token, and [`clear`]: none in install.yaml;
 //! - [`versions`]: which version is the one that runs;
 //! - [`units`]: units, enabled and running; [`leftover`]: those of other versions.
 
 pub mod accounts;
+pub mod clear;
 pub mod configuration;
 pub mod files;
 pub mod leftover;
 pub mod lines;
 pub mod secrets;
+pub mod token;
 pub mod units;
 pub mod versions;
 

@@ -1,21 +1,18 @@
-//! What must be nobody else's: the bot's token and authd's database.
+//! What must be nobody else's: where it is, and authd's database.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-use zeroize::Zeroizing;
-
 use super::{Goes, Item, Standing};
 use crate::{
     failure::Failure,
     root::{Access, Kind, Root},
-    settings::Token,
     tools,
 };
 
-/// Where the token is.
+/// Where the token is, if it is not encrypted.
 pub const TOKEN: &str = "/etc/kai/credentials/telegram-token";
 /// Where kai.yaml is.
 pub const CONFIG: &str = "/etc/kai/kai.yaml";
@@ -54,50 +51,6 @@ pub fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
         });
     }
     Ok(true)
-}
-
-/// The bot's token, where systemd takes it from for the gateway alone.
-pub struct BotToken(pub Option<Token>);
-
-impl fmt::Display for BotToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "secret {TOKEN}")
-    }
-}
-
-impl Item for BotToken {
-    fn look(&self, root: &Root) -> Result<Standing, Failure> {
-        let there = is_root_s_alone(root, TOKEN.as_ref())?;
-        Ok(match (&self.0, there) {
-            (None, false) => return Err(Failure::NoToken),
-            (None, true) => Standing::Right,
-            (Some(_), false) => Standing::Missing,
-            (Some(token), true) => {
-                let text = Zeroizing::new(root.read_text(TOKEN.as_ref())?.unwrap_or_default());
-                if text.trim() == token.reveal() {
-                    Standing::Right
-                } else {
-                    Standing::Differs("is another token".to_owned())
-                }
-            }
-        })
-    }
-
-    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
-        let token = self.0.as_ref().ok_or(Failure::NoToken)?;
-        let text = Zeroizing::new(format!("{}\n", token.reveal()));
-        root.write(TOKEN.as_ref(), &mut text.as_bytes(), Access::root(SECRET))
-    }
-
-    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
-        let there = root.look(TOKEN.as_ref())?.is_some();
-        root.remove(TOKEN.as_ref())?;
-        Ok(there)
-    }
-
-    fn goes(&self) -> Goes {
-        Goes::WithData
-    }
 }
 
 /// authd's database, which is made once: a missing one is a lost one ever after.

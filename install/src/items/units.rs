@@ -8,11 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Goes, Item, Standing,
-    secrets::{CONFIG, TOKEN},
-    versions,
-};
+use super::{Goes, Item, Standing, secrets::CONFIG, versions};
 use crate::{failure::Failure, root::Root, source::Unit, tools};
 
 /// Where units of the admin's host are.
@@ -194,8 +190,9 @@ impl Running {
             return Ok(Some("runs a program that was replaced"));
         }
         let mut files = vec![Path::new(PLACE).join(&unit.name), PathBuf::from(CONFIG)];
-        if unit.text.contains(TOKEN) && !unit.words("LoadCredential").is_empty() {
-            files.push(TOKEN.into());
+        for key in ["LoadCredential", "LoadCredentialEncrypted"] {
+            let secrets = unit.words(key).into_iter();
+            files.extend(secrets.filter_map(|word| Some(PathBuf::from(word.split_once(':')?.1))));
         }
         for file in files {
             if let Some(found) = root.look(&file)?

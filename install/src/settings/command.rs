@@ -20,6 +20,7 @@ use super::{
 use crate::{
     accounts::Accounts,
     failure::Failure,
+    items::{secrets::TOKEN, token::ENCRYPTED},
     root::{Access, Root},
 };
 
@@ -91,6 +92,10 @@ pub fn run(asked: &Config) -> Result<ExitCode, Failure> {
         let judges = Judges {
             token: &|token, settings| proof(asked, token, settings),
             account: &|name| accounts.can_host(name),
+            has_token: file == Path::new(DEFAULT)
+                && [TOKEN, ENCRYPTED]
+                    .iter()
+                    .any(|path| matches!(root.look(path.as_ref()), Ok(Some(_)))),
             is_made: &|name| accounts.is_kai_s_to_make(name).unwrap_or(false),
         };
         settings = interview(&settings, &judges, &mut Terminal).map_err(Failure::Interview)?;

@@ -34,6 +34,8 @@ pub struct Judges<'a> {
     /// Whether an account exists and may host an agent: `Ok(true)` if it does, `Ok(false)` if there is
     /// none, or why it may not.
     pub account: &'a dyn Fn(&AccountName) -> Result<bool, String>,
+    /// Whether a token is installed, so that none need be given.
+    pub has_token: bool,
     /// Whether kai made the account, or is to.
     pub is_made: &'a dyn Fn(&AccountName) -> bool,
 }
@@ -70,7 +72,7 @@ fn ask_for_the_token(
     judges: &Judges<'_>,
     with: &mut dyn Answers,
 ) -> io::Result<()> {
-    let keep = settings.token.is_some();
+    let keep = settings.token.is_some() || judges.has_token;
     loop {
         let answer = with.ask_secretly(if keep {
             "The bot's token (empty keeps the one that is known): "
@@ -296,6 +298,10 @@ mod tests {
     }
 
     fn asked(lines: &[&'static str]) -> (io::Result<Settings>, String) {
+        asked_where(false, lines)
+    }
+
+    fn asked_where(has_token: bool, lines: &[&'static str]) -> (io::Result<Settings>, String) {
         let mut typist = Typist {
             lines: lines.iter().copied().collect(),
             shown: String::new(),
@@ -310,6 +316,7 @@ mod tests {
                 "alice" | "carol" => Ok(true),
                 _ => Ok(false),
             },
+            has_token,
             is_made: &|_| false,
         };
         let settings = interview(&Settings::default(), &judges, &mut typist);
@@ -364,6 +371,15 @@ mod tests {
             assert!(shown.contains(said), "{said}: {shown}");
         }
         assert!(!shown.contains("AAbb"), "{shown}");
+    }
+
+    #[test]
+    fn a_token_that_is_installed_is_kept_by_an_empty_answer() {
+        let (settings, shown) = asked_where(true, &["", "", "", "", ""]);
+
+        assert_eq!(settings.unwrap().token, None);
+        assert!(shown.contains("empty keeps"), "{shown}");
+        assert!(asked(&["", ""]).0.is_err());
     }
 
     #[test]

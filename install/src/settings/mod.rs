@@ -1,12 +1,14 @@
-//! `install.yaml`: what an admin decided about kai on this host. Root's, 0600: the bot's token is in it.
+//! `install.yaml`: what an admin decided about kai on this host. Root's, 0600: the bot's token is given there.
 //!
 //! - [`command`]: `kai-install config`, which makes it;
 //! - [`interview`]: its questions, where there is a terminal;
-//! - [`prove`]: asks Telegram whether it knows a token.
+//! - [`prove`]: asks Telegram whether it knows a token;
+//! - [`text`]: takes the token out once it is kept encrypted.
 
 pub mod command;
 pub mod interview;
 pub mod prove;
+pub mod text;
 
 use std::path::Path;
 
@@ -155,7 +157,7 @@ impl Settings {
         // Room for all of it at once: a buffer that grows leaves copies of the token behind.
         let mut text = Zeroizing::new(String::with_capacity(1024 + 256 * self.users.len()));
         text.push_str(
-            "# What kai-install applies. Root's alone: the bot's token is in it.\n\
+            "# What kai-install applies. Root's alone: the bot's token is given here.\n\
              # After a change: kai-install apply. Users are added with: kai-install user add\n",
         );
         text.push_str("telegram:\n");
@@ -163,6 +165,10 @@ impl Settings {
             text.push_str("  token: \"");
             text.push_str(token.reveal());
             text.push_str("\"\n");
+        } else {
+            text.push_str(
+                "  # No token here keeps the one that is installed; to give another: kai-install config --token-file FILE\n",
+            );
         }
         if let Some(url) = &self.api_url {
             text.push_str(&format!("  api_url: {}\n", quoted(url)));

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    hash::{DefaultHasher, Hasher},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -178,13 +179,9 @@ fn list(root: &Path, directory: &Path, lines: &mut Vec<String>) {
             fs::read_link(&path).unwrap().display().to_string()
         } else if found.is_file() && !name.contains("kai/authd/") {
             // authd's database counts how often it was opened, and its log says when.
-            let bytes = fs::read(&path).unwrap();
-            format!(
-                "{:x}",
-                bytes.iter().fold(7u64, |h, b| {
-                    h.wrapping_mul(31).wrapping_add(u64::from(*b))
-                })
-            )
+            let mut hasher = DefaultHasher::new();
+            hasher.write(&fs::read(&path).unwrap());
+            format!("{:x}", hasher.finish())
         } else {
             String::new()
         };

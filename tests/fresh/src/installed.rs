@@ -48,6 +48,7 @@ pub fn by_the_readme(machine: &Machine, given: &Given) {
                 said.took
             );
         } else if step.contains("kai-broker login") {
+            log_in(machine, &step);
             give_a_key(machine);
         } else {
             machine.done(&as_it_can_be_typed(&step, given));
@@ -85,6 +86,16 @@ fn write_settings(machine: &Machine) {
     );
     fs::write(settings, text).unwrap();
     fs::set_permissions(settings, PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// The agent's own login, on a terminal, as far as it goes without the real model: to its address.
+fn log_in(machine: &Machine, step: &str) {
+    let status = machine.done("sudo kai-broker status");
+    assert!(status.contains("kai-broker login alice"), "{status}");
+    // The keys that end it, once it asks for the code that the address leads to.
+    let said = machine.run_typing(step, &[("oauth/authorize", "\u{1d}\u{1d}\u{1d}")]);
+    assert!(said.text.contains("https://"), "{}", said.text);
+    assert_eq!(said.status, Some(1), "{}", said.text);
 }
 
 fn give_a_key(machine: &Machine) {
