@@ -56,7 +56,12 @@ pub fn uninstall(machine: &Machine, given: &Given) {
     machine.ask(ALICE, "go on", "I go on.");
 
     // What runs has copies of its own, and can be taken away without the package.
-    machine.done("sudo apt-get purge --yes --quiet=2 kai");
+    let brought = if given.agent.is_some() {
+        "kai"
+    } else {
+        "kai npm"
+    };
+    machine.done(&format!("sudo apt-get purge --yes --quiet=2 {brought}"));
     machine.done("sudo apt-get autoremove --purge --yes --quiet=2");
     assert!(!Path::new("/usr/lib/kai").exists());
     machine.ask(ALICE, "go on", "I go on.");
