@@ -1,10 +1,17 @@
 //! `kai-install apply` and `rollback`: looks at everything first, then changes what differs, one thing
 //! after the other, and says each.
 
-use std::{fs::File, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Args;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::{
     agent,
@@ -25,6 +32,8 @@ use crate::{
 /// How often another kai-install is waited for, and how long each time.
 const PATIENCE: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
+/// What a kai-install that changes the host holds.
+const LOCK: &str = "/run/kai-install.lock";
 
 /// What `apply` is told.
 #[derive(Debug, Args)]
@@ -75,9 +84,20 @@ impl Place {
 /// # Errors
 /// [`Failure::Busy`].
 pub fn lock(root: &Root) -> Result<Flock<File>, Failure> {
-    // A directory that is there before and after: a file would have to be left behind.
-    let opened = File::open(root.path()).map_err(|error| Failure::io(root.path(), error))?;
-    let mut opened = opened;
+    let mut opened = if root.is_host() {
+        // A file that root alone can open: whoever can open something can lock it, too (flock(2)).
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(LOCK);
+        file.map_err(|error| Failure::io(LOCK, error))?
+    } else {
+        // A directory that is there before and after: a file would have to be left behind.
+        File::open(root.path()).map_err(|error| Failure::io(root.path(), error))?
+    };
     for _ in 0..PATIENCE {
         match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),

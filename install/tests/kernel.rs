@@ -30,6 +30,7 @@ fn new_ground() -> Option<Ground> {
         std::os::unix::fs::symlink(format!("usr/{name}"), ground.path(name)).unwrap();
     }
     // Trusted is only what root alone can change, and the directory of a test is in a place of everybody's.
+    fs::create_dir(ground.path("run")).unwrap();
     fs::create_dir(ground.path("package")).unwrap();
     fs::create_dir(ground.path("program")).unwrap();
     Some(ground)

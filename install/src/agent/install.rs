@@ -30,8 +30,9 @@ const PACKAGE: &str = "@anthropic-ai/claude-code-linux-";
 pub const TESTED: &str = "2.1.197";
 /// The program's name in each of them.
 const PROGRAM: &str = "claude";
-/// Where packages are fetched to, and how the directories' names begin.
-const FETCHED: (&str, &str) = ("/var/tmp", "kai-agent.");
+/// Where packages are fetched to, and how the directories' names begin. Nobody but root can put anything above: npm takes
+/// the first directory upwards with a package.json for its project, and obeys the .npmrc there.
+const FETCHED: (&str, &str) = ("/var/cache", "kai-agent.");
 /// Longest program.
 const LONGEST: u64 = 1 << 30;
 /// Longest description of a package.
@@ -106,6 +107,7 @@ pub fn from_registry(root: &Root, wanted: &str) -> Result<String, Failure> {
             "--no-update-notifier",
             "--silent",
         ])
+        .arg(format!("--prefix={}", place.path.display()))
         .arg(format!("{}@{wanted}", name()))
         .env("HOME", &place.path)
         .env("npm_config_cache", place.path.join("cache"))

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    fs,
     io::{Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
@@ -62,6 +63,11 @@ impl Machine {
             began: Instant::now(),
             chapters: Cell::new(0),
         };
+        // What any account may have put where all may write, and npm would obey from there.
+        fs::write("/var/tmp/package.json", "{}").unwrap();
+        let elsewhere =
+            "registry=http://127.0.0.1:1/\n@anthropic-ai:registry=http://127.0.0.1:1/\n";
+        fs::write("/var/tmp/.npmrc", elsewhere).unwrap();
         machine.done(&format!("useradd --create-home --shell /bin/bash {ADMIN}"));
         machine
     }
