@@ -4,7 +4,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::MetadataExt, process::ExitStatusExt},
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::ExitStatusExt,
+    },
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -40,6 +43,7 @@ fn command(kai: &Kai, arguments: &[&str]) -> Command {
         .arg(kai.ground.config())
         .env_clear()
         .env("TERM", "xterm")
+        .env("LANG", "C.UTF-8")
         .env("SUDO_UID", ADMIN.to_string())
         .env("SUDO_GID", GROUP.to_string());
     command
@@ -298,6 +302,101 @@ fn nothing_is_left_when_the_terminal_or_the_command_goes() {
             }
         }
         wait_until_none(alice);
+    }
+}
+
+#[test]
+fn an_agent_that_reads_nothing_is_left_by_keys() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let mut screen = asked(&kai);
+    screen.type_in("!stty raw -echo; sleep 1000\r");
+    thread::sleep(Duration::from_millis(300));
+    // More than two terminals hold.
+    for _ in 0..300 {
+        screen.type_in(&"x".repeat(1024));
+        thread::sleep(Duration::from_millis(5));
+    }
+    screen.type_in("\x1d\x1d\x1d");
+    assert_eq!(screen.end().code(), Some(1));
+    assert!(screen.text().contains("was ended by Ctrl-]"));
+    wait_until_none(uid(&kai, "alice"));
+}
+
+#[test]
+fn the_window_says_until_the_end_that_it_is_a_login() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let begins = "\x1b[22;2t\x1b]2;kai-broker login alice\x1b\\";
+    let ends = "\x1b]2;\x1b\\\x1b[23;2t";
+    let mut screen = login(&kai, "alice");
+    let shown = screen.wait_for(QUESTION);
+    assert!(shown.contains(begins) && !shown.contains(ends), "{shown:?}");
+    let printed = ran(
+        &mut screen,
+        r"printf '\033]2;\033\\\033[23;2t\033]0;bash\007A'",
+    );
+    assert_eq!(printed, "A");
+    screen.type_in("wrong\r");
+    assert_eq!(screen.end().code(), Some(1));
+    assert!(screen.text().contains(ends), "{:?}", screen.text());
+}
+
+#[test]
+fn a_terminal_that_is_not_set_to_utf_8_is_shown_ascii() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let mut command = command(&kai, &["login", "alice"]);
+    let mut screen = Screen::start(command.env("LC_ALL", "C"), (30, 90));
+    screen.wait_for(QUESTION);
+    // U+06DB, whose second byte is CSI.
+    let printed = ran(&mut screen, r"printf 'A\330\2335iB'");
+    assert_eq!(printed, "A?5iB");
+}
+
+#[test]
+fn a_login_ends_when_a_login_file_is_replaced_outside() {
+    if !is_root() {
+        return;
+    }
+    let kai = Kai::start(|_| {});
+    let alice = kai.ground.account("alice").unwrap().clone();
+    // People log in to an account that has not expired.
+    let opened = Command::new("usermod")
+        .args(["--expiredate", "", &alice.name])
+        .status();
+    assert!(opened.unwrap().success());
+    kai.ground.broker_command(&["reload"]).unwrap();
+    // Also one that shows nothing any more.
+    for stopped in ["", "stty ixon; setsid -f sh -c 'sleep 1000'; "] {
+        let mut screen = asked(&kai);
+        let refused = ran(&mut screen, "(echo evil >> ~/.bashrc) 2>&1");
+        assert!(refused.contains("Read-only"), "{refused}");
+        screen.type_in(&format!("!trap '' HUP INT TERM; {stopped}sleep 1000\r"));
+        thread::sleep(Duration::from_millis(300));
+        if !stopped.is_empty() {
+            // Ctrl-S.
+            screen.type_in("\x13");
+            thread::sleep(Duration::from_millis(300));
+        }
+
+        // What an editor does.
+        let (bashrc, new) = (alice.home.join(".bashrc"), alice.home.join(".bashrc.new"));
+        fs::write(&new, "alias ll='ls -l'\n").unwrap();
+        chown(&new, Some(alice.uid), Some(alice.gid)).unwrap();
+        fs::rename(&new, &bashrc).unwrap();
+
+        wait_until_none(alice.uid);
+        assert_eq!(screen.end().code(), Some(71));
+        if stopped.is_empty() {
+            assert!(screen.text().contains("was replaced outside"));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an agent reads at its start although its settings are off, and what its tools can write: files
 //! of the home. Before each start they are made harmless. Nothing of the account runs then but the
-//! worker, so nobody changes them between this and the start.
+//! worker, so nobody changes them between this and the start; but for a login that runs beside its user's
+//! worker (SECURITY.md, "Logins of agents").
 //!
 //! Found with Claude Code 2.1.197: `env` in `~/.claude.json` is applied whatever `--setting-sources`
 //! says, so that a tool could have the next agent send its key elsewhere, or start its tools outside

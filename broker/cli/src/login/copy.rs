@@ -1,5 +1,5 @@
 //! Copies bytes between the admin's terminal and the agent's, as the admin: one loop, nothing that blocks, and
-//! no more in memory than one read of each side.
+//! no more in memory than two reads of each side.
 
 use std::{
     fs::File,
@@ -67,7 +67,7 @@ pub fn copy(terminal: &Raw<'_>, agent: &File, broker: &mut Broker) -> Result<Ove
         terminal,
         agent,
         agent_open: true,
-        filter: Filter::default(),
+        filter: Filter::of_this_terminal(),
         to_terminal: Vec::new(),
         to_agent: Vec::new(),
         keys: Keys::default(),
@@ -164,17 +164,18 @@ impl Copying<'_> {
         }
     }
 
-    /// What is waited for: no side is read before what it said last was taken.
+    /// What is waited for: the agent is not read before what it wrote last was shown, and keys always are, as
+    /// they may be [`LEAVE`].
     fn wanted(&self) -> (PollFlags, PollFlags) {
-        let wanted = |in_: &[u8], out: &[u8]| {
+        let wanted = |read: bool, out: &[u8]| {
             let mut events = PollFlags::empty();
-            events.set(PollFlags::POLLIN, in_.is_empty());
+            events.set(PollFlags::POLLIN, read);
             events.set(PollFlags::POLLOUT, !out.is_empty());
             events
         };
         (
-            wanted(&self.to_agent, &self.to_terminal),
-            wanted(&self.to_terminal, &self.to_agent),
+            wanted(true, &self.to_terminal),
+            wanted(self.to_terminal.is_empty(), &self.to_agent),
         )
     }
 
@@ -203,7 +204,7 @@ impl Copying<'_> {
         {
             return Ok(Some(Over::HungUp));
         }
-        if events.contains(PollFlags::POLLIN) && self.to_agent.is_empty() {
+        if events.contains(PollFlags::POLLIN) {
             let mut chunk = [0; CHUNK];
             match received(self.terminal.file(), &mut chunk) {
                 Ok(None) => {}
@@ -212,7 +213,8 @@ impl Copying<'_> {
                     if self.keys.leave(&chunk[..read], Instant::now()) {
                         return Ok(Some(Over::LeftByKeys));
                     }
-                    if self.agent_open {
+                    // What an agent does not read is lost.
+                    if self.agent_open && self.to_agent.len() < CHUNK {
                         self.to_agent.extend_from_slice(&chunk[..read]);
                     }
                 }

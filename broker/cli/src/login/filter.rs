@@ -6,8 +6,11 @@
 //! is not in a table is dropped, whatever it means: titles, clipboard and links (OSC), questions that a
 //! terminal answers by typing (DA, DSR, DECRQSS, ENQ), keys and modes (mouse, paste, focus, other
 //! screens), character sets, resets, and strings for devices (DCS, SOS, PM, APC), however long.
+//!
+//! On a terminal that is not set to UTF-8 the second byte of a character may be a control character (C1), so
+//! that nothing but ASCII is shown there.
 
-use std::io::Write;
+use std::{env, ffi::OsString, io::Write};
 
 use kai_program::json::printable;
 use vte::{Params, Parser, Perform};
@@ -28,24 +31,61 @@ const CURSOR: (u16, [char; 2]) = (25, ['h', 'l']);
 /// What J would take with this number is what the admin did before (xterm's).
 const SCROLLED_BACK: u16 = 3;
 
+/// What says which characters a terminal understands, the first that is set (locale(7)).
+const LOCALE: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+
+/// Shown for a character that is not ASCII where only ASCII is.
+const NOT_ASCII: u8 = b'?';
+
 /// Reads what an agent writes, in pieces that may end anywhere.
-#[derive(Default)]
 pub struct Filter {
+    /// The terminal understands UTF-8.
+    utf_8: bool,
     // Without the crate's feature `std`, so that a string without an end stays in a kilobyte.
     parser: Parser,
 }
 
 impl Filter {
+    /// For the terminal that this command runs on.
+    #[must_use]
+    pub fn of_this_terminal() -> Self {
+        Self::new(is_utf_8(|name| env::var_os(name)))
+    }
+
+    fn new(utf_8: bool) -> Self {
+        Self {
+            utf_8,
+            parser: Parser::default(),
+        }
+    }
+
     /// Adds to `shown` what of `written` may be shown, at most some three bytes for each.
     pub fn pass(&mut self, written: &[u8], shown: &mut Vec<u8>) {
-        self.parser.advance(&mut Shown(shown), written);
+        let mut shown = Shown(shown, self.utf_8);
+        self.parser.advance(&mut shown, written);
     }
 }
 
-struct Shown<'a>(&'a mut Vec<u8>);
+/// True if the environment says that the terminal understands UTF-8.
+fn is_utf_8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let mut set = LOCALE.iter().filter_map(|name| variable(name));
+    let locale = set.find(|value| !value.is_empty()).unwrap_or_default();
+    let locale = locale.as_os_str().to_ascii_lowercase();
+    let locale = locale.to_str().unwrap_or("");
+    let charset = locale.split_once('.').map_or("", |(_, charset)| charset);
+    let charset = charset.split('@').next();
+    matches!(charset, Some("utf-8" | "utf8"))
+}
+
+/// What is shown, and whether in UTF-8.
+struct Shown<'a>(&'a mut Vec<u8>, bool);
 
 impl Perform for Shown<'_> {
     fn print(&mut self, c: char) {
+        if !self.1 && !c.is_ascii() {
+            self.0.push(NOT_ASCII);
+            return;
+        }
         let mut bytes = [0; 4];
         let text = printable(c).encode_utf8(&mut bytes);
         self.0.extend_from_slice(text.as_bytes());
@@ -103,7 +143,7 @@ mod tests {
 
     fn shown(written: &[u8]) -> String {
         let mut out = Vec::new();
-        Filter::default().pass(written, &mut out);
+        Filter::new(true).pass(written, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -168,8 +208,31 @@ mod tests {
     }
 
     #[test]
+    fn only_ascii_is_shown_where_the_terminal_is_not_set_to_utf_8() {
+        let mut out = Vec::new();
+        // U+06DB is D8 9B, and 9B is CSI to a terminal of single bytes.
+        Filter::new(false).pass("\x1b[31ma\u{6db}5i\u{202e}\u{9b}6n".as_bytes(), &mut out);
+        assert_eq!(out, b"\x1b[31ma?5i?6n");
+
+        let says = |all: &str, ctype: Option<&str>, lang: &str| {
+            is_utf_8(|name| match name {
+                "LC_ALL" => Some(all.into()),
+                "LC_CTYPE" => ctype.map(OsString::from),
+                _ => Some(lang.into()),
+            })
+        };
+        assert!(says("", None, "de_DE.UTF-8"));
+        assert!(says("C.utf8", Some("C"), "C"));
+        assert!(says("", Some("ca_ES.UTF-8@valencia"), "C"));
+        assert!(!says("", Some("C"), "de_DE.UTF-8"));
+        assert!(!says("de_DE@euro", None, "de_DE.UTF-8"));
+        assert!(!says("", None, ""));
+        assert!(!is_utf_8(|_| None));
+    }
+
+    #[test]
     fn a_sequence_may_come_in_pieces_and_without_an_end() {
-        let mut filter = Filter::default();
+        let mut filter = Filter::new(true);
         let mut out = Vec::new();
         for byte in b"\x1b[31mred\x1b]52;c;" {
             filter.pass(&[*byte], &mut out);
@@ -218,7 +281,7 @@ mod tests {
             ),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut filter = Filter::default();
+            let mut filter = Filter::new(true);
             let mut out = Vec::new();
             let (first, second) = written.split_at(cut.index(written.len() + 1));
             filter.pass(first, &mut out);

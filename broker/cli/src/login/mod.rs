@@ -123,7 +123,10 @@ pub fn run(file: &Path, asked: &Login) -> Result<ExitCode, LoginError> {
          else.\nCtrl-] three times ends it."
     ));
     let over = {
-        let raw = terminal.make_raw().map_err(LoginError::Terminal)?;
+        // Whatever characters the terminal is set to.
+        let ascii = name.replace(|c: char| !c.is_ascii(), "?");
+        let title = format!("kai-broker login {ascii}");
+        let raw = terminal.make_raw(&title).map_err(LoginError::Terminal)?;
         copy::copy(&raw, &File::from(master), &mut broker)
     };
     said(&name, over?)

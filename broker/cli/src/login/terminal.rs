@@ -13,13 +13,19 @@ use std::{
 
 use nix::{
     fcntl::OFlag,
-    sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
+    sys::termios::{FlushArg, SetArg, Termios, cfmakeraw, tcflush, tcgetattr, tcsetattr},
 };
 
 use super::LoginError;
 
-/// Colours off, cursor shown, and whatever follows begins a line.
-const AS_IT_WAS: &[u8] = b"\x1b[0m\x1b[?25h\r\n";
+/// The window's title is kept (xterm's CSI 22 t), and what follows, up to [`TITLE_ENDS`], is shown for it. Terminals
+/// without titles drop both.
+const TITLE_BEGINS: &str = "\x1b[22;2t\x1b]2;";
+/// The end of a title.
+const TITLE_ENDS: &str = "\x1b\\";
+
+/// The title gone, or as it was kept, colours off, cursor shown, and whatever follows begins a line.
+const AS_IT_WAS: &[u8] = b"\x1b]2;\x1b\\\x1b[23;2t\x1b[0m\x1b[?25h\r\n";
 
 /// The terminal that this command was started on.
 #[derive(Debug)]
@@ -49,11 +55,12 @@ impl Terminal {
         Ok(Self { file, found })
     }
 
-    /// Every key goes to the agent, Ctrl-C too, until what this gives is dropped, or the process panics.
+    /// Every key goes to the agent, Ctrl-C too, until what this gives is dropped, or the process panics. Its
+    /// window has `title` meanwhile, which no agent can write.
     ///
     /// # Errors
     /// What tcsetattr(3) answers.
-    pub fn make_raw(&self) -> io::Result<Raw<'_>> {
+    pub fn make_raw(&self, title: &str) -> io::Result<Raw<'_>> {
         let (file, found) = (self.file.try_clone()?, Mutex::new(self.found.clone()));
         let usual = panic::take_hook();
         // A panic aborts where nothing is unwound, and drops nothing.
@@ -67,6 +74,7 @@ impl Terminal {
         cfmakeraw(&mut raw);
         let made = Raw(self);
         tcsetattr(&self.file, SetArg::TCSANOW, &raw)?;
+        let _ = write!(&self.file, "{TITLE_BEGINS}{title}{TITLE_ENDS}");
         Ok(made)
     }
 }
@@ -95,29 +103,44 @@ impl Drop for Raw<'_> {
     }
 }
 
-/// Does not wait for what the terminal has not shown yet: it may be stopped, or gone.
+/// Does not wait for what the terminal has not shown yet: it may be stopped, or gone. What was typed for the agent
+/// and not read is not to be the next command of the admin's shell.
 fn restore(mut file: &File, found: &Termios) {
     let _ = file.write(AS_IT_WAS);
+    let _ = tcflush(file, FlushArg::TCIFLUSH);
     let _ = tcsetattr(file, SetArg::TCSANOW, found);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{io::Read, thread};
 
-    use nix::pty::openpty;
+    use nix::{
+        poll::{PollFd, PollFlags, PollTimeout, poll},
+        pty::openpty,
+    };
 
     use super::*;
 
-    #[test]
-    fn a_panic_leaves_the_terminal_as_it_was() {
+    /// A terminal, and its other side.
+    fn terminal() -> (Terminal, File) {
         let made = openpty(None, None).unwrap();
         let terminal = Terminal {
             found: tcgetattr(&made.slave).unwrap(),
             file: File::from(made.slave),
         };
-        let now = || tcgetattr(&made.master).unwrap();
-        let raw = terminal.make_raw().unwrap();
+        (terminal, File::from(made.master))
+    }
+
+    fn is_readable(file: &File, within: PollTimeout) -> bool {
+        poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], within).unwrap() == 1
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let (terminal, master) = terminal();
+        let now = || tcgetattr(&master).unwrap();
+        let raw = terminal.make_raw("").unwrap();
         assert_ne!(now(), terminal.found);
 
         let panicked = thread::spawn(|| panic!("on purpose")).join();
@@ -125,5 +148,20 @@ mod tests {
         assert!(panicked.is_err());
         assert_eq!(now(), terminal.found);
         drop(raw);
+    }
+
+    #[test]
+    fn what_was_typed_for_the_agent_is_not_there_afterwards() {
+        let (terminal, mut master) = terminal();
+        let raw = terminal.make_raw("a title").unwrap();
+        master.write_all(b"rm -rf all\n").unwrap();
+        assert!(is_readable(&terminal.file, PollTimeout::from(5000_u16)));
+        drop(raw);
+
+        assert!(!is_readable(&terminal.file, PollTimeout::from(50_u8)));
+        let mut shown = [0; 200];
+        let read = master.read(&mut shown).unwrap();
+        let shown = str::from_utf8(&shown[..read]).unwrap();
+        assert!(shown.contains("\x1b]2;a title\x1b\\"), "{shown:?}");
     }
 }
