@@ -95,7 +95,11 @@ pub(super) fn cover(etc: &Path, account: &Account) -> io::Result<()> {
         let directory = etc.join(directory);
         for name in names(&directory)? {
             if secret.iter().any(|(pattern, _)| matches(pattern, &name)) {
-                cover_one(&directory.join(name), account)?;
+                match cover_one(&directory.join(name), account) {
+                    // Gone since it was listed, as is what useradd(8) and its kin write beside a file.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
             }
         }
     }
