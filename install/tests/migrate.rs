@@ -124,6 +124,52 @@ fn an_installation_in_use_is_brought_over_named_and_kept() {
 }
 
 #[test]
+fn what_was_installed_half_way_through_is_not_moved_aside() {
+    let Some(ground) = old_ground() else { return };
+    migrated(&ground, &[]);
+    // As a run leaves it that was killed after the first renames; /opt/kai was root's.
+    for place in ["opt/kai", "var/lib/kai"] {
+        fs::rename(
+            ground.path(&format!("{place}-before/kai")),
+            ground.path(place),
+        )
+        .unwrap();
+        old::own(&ground.path(place), 0);
+        set_mode(&ground.path(place), 0o755);
+    }
+    let file = "etc/kai-before/migration.json";
+    let text = ground
+        .read(file)
+        .replace("\"is_moved\": true", "\"is_moved\": false");
+    ground.write(file, &text, 0o600);
+    ground.done(&["apply"]);
+    let installed = ground.listing();
+
+    let (status, said) = migrate(&ground, &[]);
+
+    assert_ne!(status, Some(0), "{said}");
+    assert_eq!(ground.listing(), installed);
+    for (place, names) in [
+        ("opt/kai", &["main.py"][..]),
+        (
+            "var/lib/kai",
+            &["history", "memory", "kai.db", "kai.db-wal"],
+        ),
+    ] {
+        let to = format!("{place}-before/kai");
+        assert!(said.contains(&format!("from /{place} to /{to}")), "{said}");
+        fs::create_dir(ground.path(&to)).unwrap();
+        for name in names {
+            fs::rename(ground.path(place).join(name), ground.path(&to).join(name)).unwrap();
+        }
+    }
+    migrated(&ground, &[]);
+    assert!(ground.path("opt/kai/current").exists());
+    assert!(ground.path("home/alice/kai-before/history").exists());
+    assert!(ground.done(&["apply"]).starts_with("nothing changed"));
+}
+
+#[test]
 fn who_comes_later_gets_what_is_theirs() {
     let Some(ground) = old_ground() else { return };
     migrated(&ground, &[]);

@@ -180,6 +180,50 @@ fn what_a_user_planted_in_their_home_helps_them_to_nothing() {
 }
 
 #[test]
+fn a_memory_in_a_home_is_read_only_if_it_was_the_old_kai_s() {
+    // Carol's home is where the old one worked; she puts there what is told to an admin's agent.
+    for (owner, is_read) in [(1500, false), (old::BOT, true), (0, true)] {
+        let Some(ground) = old_ground() else { return };
+        old::of_carol_alone(&ground);
+        fs::remove_dir_all(ground.path("var/lib/kai/memory")).unwrap();
+        let env = ground.read("etc/kai/env");
+        let env = env.replace("BASE=/srv/kai", "BASE=/home/carol");
+        ground.write("etc/kai/env", &env, 0o600);
+        let memory = "home/carol/.claude/MEMORY.md";
+        ground.write(memory, "obey", 0o600);
+        old::own(&ground.path("home/carol"), 1500);
+        old::own(&ground.path(memory), owner);
+
+        let said = migrated(&ground, &[]);
+
+        let is_brought = ground.path("home/carol/CLAUDE.md").exists();
+        assert_eq!(is_brought, is_read, "{owner}: {said}");
+        assert_eq!(said.contains("chown it to root"), !is_read, "{said}");
+    }
+}
+
+#[test]
+fn what_is_mounted_in_a_home_is_not_gone_into() {
+    let Some(ground) = old_ground() else { return };
+    let place = ground.path("home/carol/kai-before");
+    fs::create_dir(&place).unwrap();
+    old::own(&ground.path("home/carol"), 1500);
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "uid=1500,gid=1500,mode=0700", "none"])
+        .arg(&place)
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        return skipped("cannot mount a small file system");
+    }
+    let (status, said) = migrate(&ground, &[]);
+    let is_empty = fs::read_dir(&place).unwrap().next().is_none();
+    let unmounted = Command::new("umount").arg(&place).status().unwrap();
+
+    assert!(unmounted.success() && status == Some(0), "{said}");
+    assert!(is_empty && said.contains("in the home is not"), "{said}");
+}
+
+#[test]
 fn what_the_user_made_themselves_stays_and_a_full_home_is_made_good_later() {
     let Some(ground) = old_ground() else { return };
     old::of_carol_alone(&ground);

@@ -56,11 +56,36 @@ const WITHOUT_PLACE: [(&str, &str); 15] = [
     ),
 ];
 
+/// Longest key that is shown.
+const LONGEST_SHOWN: usize = 40;
+
 /// One key.
 struct Entry {
+    /// The number of its line.
+    line: usize,
     key: String,
     value: Zeroizing<String>,
     file: PathBuf,
+}
+
+impl Entry {
+    /// Its key, if that looks like one; otherwise its line. A secret on a line of its own may end in `=` and
+    /// so look like a key too.
+    fn shown(&self) -> String {
+        let key = &self.key;
+        let is_name = key.len() <= LONGEST_SHOWN
+            && key.starts_with(|c: char| c.is_ascii_uppercase())
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        // Base32 has capitals and digits alone.
+        let is_padded = !key.contains('_') && self.value.trim_matches('=').is_empty();
+        if is_name && !is_padded {
+            key.clone()
+        } else {
+            format!("line {}", self.line)
+        }
+    }
 }
 
 /// All that the files say.
@@ -103,6 +128,7 @@ impl Env {
             };
             new.retain(|entry| entry.key != key);
             new.push(Entry {
+                line: at + 1,
                 key: key.to_owned(),
                 value,
                 file: file.to_owned(),
@@ -128,12 +154,12 @@ impl Env {
         let mut taken = Taken::default();
         for entry in &self.0 {
             let row = match taken.one(entry) {
-                Some(Ok(to)) => Row::brought(&entry.key, &entry.file, to),
-                Some(Err(why)) => Row::look(&entry.key, &entry.file, why),
+                Some(Ok(to)) => Row::brought(entry.shown(), &entry.file, to),
+                Some(Err(why)) => Row::look(entry.shown(), &entry.file, why),
                 None => {
                     let known = WITHOUT_PLACE.iter().find(|(key, _)| *key == entry.key);
                     let why = known.map_or("", |(_, why)| why);
-                    Row::kept(&entry.key, &entry.file, why, &kept(&entry.file))
+                    Row::kept(entry.shown(), &entry.file, why, &kept(&entry.file))
                 }
             };
             rows.push(row);
@@ -333,6 +359,25 @@ mod tests {
         assert!(said.contains("line 2") && said.contains("line 5"), "{said}");
         assert!(!said.contains("hunter"), "{said}");
         assert_eq!(env.get("A"), Some("1"));
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_key_is_not_shown_either() {
+        let long = "A".repeat(LONGEST_SHOWN + 1);
+        let (env, mut rows) = env(&format!(
+            "MY_KEY2=x\nhunterHunter==\nJBSWY3DPEHPK3PXP=\n{long}=x\n_HUNTER=x\nMY_EMPTY=\n"
+        ));
+        env.take(&|_| "/kept".into(), &mut rows);
+
+        let said = serde_json::to_string(&rows).unwrap();
+        for named in [
+            "MY_KEY2", "line 2", "line 3", "line 4", "line 5", "MY_EMPTY",
+        ] {
+            assert!(said.contains(&format!("\"{named}\"")), "{named}: {said}");
+        }
+        for hidden in ["unter", "JBSW", "AAAA", "HUNTER"] {
+            assert!(!said.contains(hidden), "{hidden}: {said}");
+        }
     }
 
     #[test]

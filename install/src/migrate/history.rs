@@ -21,6 +21,31 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 /// How many things that were left out are named.
 const NAMED: usize = 3;
 
+/// The first [`NAMED`] of something, and how many more there were: whoever wrote what is read decides how many.
+struct First<T> {
+    named: Vec<T>,
+    more: usize,
+}
+
+impl<T> Default for First<T> {
+    fn default() -> Self {
+        Self {
+            named: Vec::new(),
+            more: 0,
+        }
+    }
+}
+
+impl<T> First<T> {
+    fn add(&mut self, one: T) {
+        if self.named.len() < NAMED {
+            self.named.push(one);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Line {
     chat_id: Chat,
@@ -103,39 +128,42 @@ pub fn gifts<'a>(
 fn days(data: &Foreign, chat: i64, send: &mut Send<'_>) -> io::Result<Vec<String>> {
     let place = PathBuf::from(format!("history/{chat}"));
     let (names, more) = data.names(&place).map_err(io::Error::other)?;
-    let mut left_out = Vec::new();
+    let mut left_out = First::default();
     if more {
-        left_out.push("further days".to_owned());
+        left_out.add("further days".to_owned());
     }
     for name in names {
         if !is_day(&name) {
-            left_out.push(name);
+            left_out.add(name);
             continue;
         }
         let bytes = match data.read(&place.join(&name), LONGEST) {
             Ok(Some((bytes, _))) => bytes,
             Ok(None) => continue,
             Err(refused) => {
-                left_out.push(format!("{name}, which {refused}"));
+                left_out.add(format!("{name}, which {refused}"));
                 continue;
             }
         };
         let (lines, others) = of_chat(&bytes, chat);
-        left_out.extend(others.into_iter().map(|line| format!("{name}:{line}")));
+        for line in others.named {
+            left_out.add(format!("{name}:{line}"));
+        }
+        left_out.more += others.more;
         let path = format!("{PLACE}/history/{name}");
         send(&Parcel::new(&path, None, &lines), &lines)?;
     }
-    if left_out.len() > NAMED {
-        let more = left_out.split_off(NAMED).len();
-        left_out.push(format!("{more} more"));
+    let First { mut named, more } = left_out;
+    if more > 0 {
+        named.push(format!("{more} more"));
     }
-    Ok(left_out)
+    Ok(named)
 }
 
 /// The lines that are of this chat, and the numbers of those that are not.
-fn of_chat(bytes: &[u8], chat: i64) -> (Vec<u8>, Vec<usize>) {
+fn of_chat(bytes: &[u8], chat: i64) -> (Vec<u8>, First<usize>) {
     let mut lines = Vec::with_capacity(bytes.len());
-    let mut others = Vec::new();
+    let mut others = First::default();
     for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
@@ -155,7 +183,7 @@ fn of_chat(bytes: &[u8], chat: i64) -> (Vec<u8>, Vec<usize>) {
             lines.extend_from_slice(line);
             lines.push(b'\n');
         } else {
-            others.push(at + 1);
+            others.add(at + 1);
         }
     }
     (lines, others)
@@ -186,7 +214,15 @@ mod tests {
             String::from_utf8(lines).unwrap(),
             "{\"chat_id\":11,\"text\":\"a\"}\n{\"chat_id\":\"11\"}\n"
         );
-        assert_eq!(others, [3, 5, 6, 7, 8]);
+        assert_eq!((others.named, others.more), (vec![3, 5, 6], 2));
+    }
+
+    #[test]
+    fn a_day_of_lines_that_are_nobody_s_takes_no_memory_for_each() {
+        let (lines, others) = of_chat(&b"x\n".repeat(1 << 20), 11);
+
+        assert!(lines.is_empty());
+        assert_eq!((others.named, others.more), (vec![1, 2, 3], (1 << 20) - 3));
     }
 
     #[test]

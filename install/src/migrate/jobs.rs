@@ -3,11 +3,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use kai_program::spare_uids::spare_uids;
+
 use super::{
-    child::{
-        database::{self, NOBODY},
-        write::Parcel,
-    },
+    child::{database, write::Parcel},
     foreign::Foreign,
     gifts::{Gift, PLACE, Someone},
     memory::find,
@@ -24,7 +23,8 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 /// Where it is copied to, for the time that it is read.
 const COPY: &str = "/etc/kai-before/.database";
 
-/// What of the database goes to whom. It is copied to where root alone comes, and read there by nobody.
+/// What of the database goes to whom. It is copied to where root alone comes, and read there under a
+/// uid that nobody has: processes that share an account may trace each other.
 ///
 /// # Errors
 /// If the copy cannot be removed again.
@@ -46,11 +46,18 @@ pub fn gifts(
         }
     };
     let from = directory.path.join(name);
+    let Some(uid) = spare_uids().next() else {
+        let why = "the database is not read: it is read under a uid that nobody has, and all from 59000 to 59999 \
+                   are taken; free one, and run this again";
+        rows.push(Row::look("jobs", &from, why));
+        return Ok(Vec::new());
+    };
     // A full disk is no reason to bring nothing else.
-    let copied = copy(root, &directory, name).unwrap_or_else(|problem| Err(problem.to_string()));
+    let copied =
+        copy(root, &directory, name, uid).unwrap_or_else(|problem| Err(problem.to_string()));
     let read = match copied {
         Ok(true) => match root.somebody_s(COPY.as_ref())? {
-            Some((copy, _)) => database::read(&copy),
+            Some((copy, _)) => database::read(&copy, uid),
             None => return Ok(Vec::new()),
         },
         Ok(false) => return Ok(Vec::new()),
@@ -127,13 +134,18 @@ pub fn gifts(
     Ok(gifts)
 }
 
-/// Copies the database, and what was not brought into it yet; false if there is none.
-fn copy(root: &Root, directory: &Foreign, name: &Path) -> Result<Result<bool, String>, Failure> {
+/// Copies the database, and what was not brought into it yet, for this uid; false if there is none.
+fn copy(
+    root: &Root,
+    directory: &Foreign,
+    name: &Path,
+    uid: u32,
+) -> Result<Result<bool, String>, Failure> {
     root.remove_all(COPY.as_ref())?;
     root.make_directory(COPY.as_ref(), Access::root(0o700))?;
     let access = Access {
-        uid: NOBODY,
-        gid: NOBODY,
+        uid,
+        gid: uid,
         mode: 0o600,
     };
     for behind in ["", "-wal", "-journal"] {

@@ -40,6 +40,14 @@ pub fn gifts(
     let from = progress.kept(&directory.path).join(name);
     let what = "memory";
     let bytes = match directory.read(name, LONGEST) {
+        Ok(Some((_, access)))
+            if progress.is_memory_elsewhere && !is_old_kai_s(root, progress, access.uid) =>
+        {
+            let why = "belongs neither to root nor to the owner of the old kai's data, and is not read; if it is \
+                       the memory, chown it to root, and run this again";
+            rows.push(Row::look(what, &from, why));
+            return Vec::new();
+        }
         Ok(Some((bytes, _))) => bytes,
         Ok(None) => return Vec::new(),
         Err(refused) => {
@@ -92,6 +100,13 @@ pub fn gifts(
         rows.push(Row::kept(what, &from, why, &from));
     }
     gifts
+}
+
+/// Whether this is root, or the owner of the old kai's data.
+fn is_old_kai_s(root: &Root, progress: &Progress, uid: u32) -> bool {
+    let data = progress.data.as_deref();
+    let owner = data.and_then(|path| root.somebody_s(path).ok().flatten());
+    uid == 0 || owner.is_some_and(|(_, found)| found.access.uid == uid)
 }
 
 /// The user with this id, if there is one.

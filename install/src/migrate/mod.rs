@@ -12,7 +12,7 @@
 //! - [`old_service`]: stopping, and moving aside;
 //! - [`progress`]: how far it has come;
 //! - [`gifts`]: what goes into homes: [`memory`], [`history`], [`jobs`];
-//! - [`child`]: the process that writes there as the user, and the one that reads the database as nobody;
+//! - [`child`]: the process that writes there as the user, and the one that reads the database under a spare uid;
 //! - [`rows`]: what is said of each thing.
 
 pub mod child;
@@ -202,6 +202,9 @@ fn begin(root: &Root, plan: Plan, rows: &[Row]) -> Result<Progress, Failure> {
 
 /// Does what is left to do.
 fn go_on(root: &Root, progress: &mut Progress, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    if !progress.is_moved && matches!(root.link_at(CURRENT.as_ref()), Ok(Some(_))) {
+        old_service::nothing_left(root, &progress.moves)?;
+    }
     if !progress.is_stopped {
         old_service::stop(root, &progress.unit, rows)?;
         progress.is_stopped = true;

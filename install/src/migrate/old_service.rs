@@ -155,6 +155,31 @@ pub fn stop(root: &Root, unit: &str, rows: &mut Vec<Row>) -> Result<(), Failure>
     Ok(())
 }
 
+/// Refuses where this kai was installed before all was moved: its own files would be moved with the rest.
+///
+/// # Errors
+/// If something is still to be moved.
+pub fn nothing_left(root: &Root, moves: &[Move]) -> Result<(), Failure> {
+    let mut left = Vec::new();
+    for one in moves {
+        if is_left(root, one)? {
+            left.push(format!("{} to {}", one.from.display(), one.to.display()));
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Migrate(format!(
+        "this kai was installed before the old one was moved aside whole; move what is the old one's by hand from {}, \
+         which must be there even if empty, and run kai-install migrate again",
+        left.join(", from ")
+    )))
+}
+
+fn is_left(root: &Root, one: &Move) -> Result<bool, Failure> {
+    Ok(root.look(&one.to)?.is_none() && root.look(&one.from)?.is_some())
+}
+
 /// Gives each thing its new name; what has it already keeps it.
 ///
 /// # Errors
@@ -164,7 +189,7 @@ pub fn move_aside(root: &Root, moves: &[Move]) -> Result<(), Failure> {
         if let Some(directory) = one.to.parent() {
             root.make_directory(directory, Access::root(0o700))?;
         }
-        if root.look(&one.to)?.is_none() && root.look(&one.from)?.is_some() {
+        if is_left(root, one)? {
             root.rename(&one.from, &one.to)?;
         }
     }

@@ -178,22 +178,26 @@ impl Places {
         Self::holds(data.into_iter().chain(&self.0), "kai.db")
     }
 
-    /// The directory of the memory, and its name.
+    /// The directory of the memory, and its name; and whether it is the environment that led there.
     pub fn memory(
         &self,
         root: &Root,
         data: Option<&Foreign>,
         env: &Env,
-    ) -> Result<Option<(PathBuf, PathBuf)>, Failure> {
+    ) -> (Option<(PathBuf, PathBuf)>, bool) {
         if let Some(found) = Self::holds(data.into_iter(), "memory/MEMORY.md") {
-            return Ok(Some(found));
+            return (Some(found), false);
         }
         let base = env.get("WORKSPACE_BASE").map(PathBuf::from);
         let base = match base.filter(|path| path.is_absolute()) {
             Some(path) => Foreign::open(root, &path).ok().flatten(),
             None => None,
         };
-        Ok(Self::holds(base.iter().chain(&self.0), ".claude/MEMORY.md"))
+        let name = ".claude/MEMORY.md";
+        match Self::holds(base.iter(), name) {
+            Some(found) => (Some(found), true),
+            None => (Self::holds(self.0.iter(), name), false),
+        }
     }
 
     /// Whether there was a second factor, which is named.

@@ -121,7 +121,7 @@ pub fn plan(root: &Root, asked: &Migrate, rows: &mut Vec<Row>) -> Result<Plan, F
             rows.push(Row::look("directory", &place.path, why));
         }
     }
-    let memory = places.memory(root, data.as_ref(), &env)?;
+    let (memory, is_memory_elsewhere) = places.memory(root, data.as_ref(), &env);
     let allowed = taken.allowed.iter().flat_map(|(_, ids)| ids);
     let users: BTreeSet<i64> = old
         .iter()
@@ -141,6 +141,7 @@ pub fn plan(root: &Root, asked: &Migrate, rows: &mut Vec<Row>) -> Result<Plan, F
         unit: asked.unit.clone(),
         data: data.map(|data| data.path),
         memory,
+        is_memory_elsewhere,
         database,
         users,
         is_memory_one_s,

@@ -37,6 +37,9 @@ pub struct Progress {
     pub data: Option<PathBuf>,
     /// Where the memory is: a directory, and the file in it.
     pub memory: Option<(PathBuf, PathBuf)>,
+    /// True if the environment led to it, so that it may be in anybody's home.
+    #[serde(default)]
+    pub is_memory_elsewhere: bool,
     /// Where the database is: a directory, and the file in it.
     pub database: Option<(PathBuf, PathBuf)>,
     /// Who could use the old one.

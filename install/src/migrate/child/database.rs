@@ -1,5 +1,5 @@
 //! Reads `kai.db`, which another account wrote: a copy of it, in a directory that holds nothing else and that
-//! the process is shut into, as nobody, with little memory and time.
+//! the process is shut into, under a uid that nobody has, with little memory and time.
 
 use std::{
     io::{self, Write},
@@ -14,8 +14,6 @@ use serde_json::{Map, Value};
 
 use super::{Part, start};
 
-/// Whoever owns nothing.
-pub const NOBODY: u32 = 65534;
 /// Tables of which the number of rows is told.
 const COUNTED: [&str; 3] = ["sessions", "settings", "workspace_history"];
 /// How many jobs are read.
@@ -51,13 +49,19 @@ pub struct Contents {
     pub problem: Option<String>,
 }
 
-/// Reads the database `kai.db` in the directory, which is nobody's.
+/// Reads the database `kai.db` in the directory, as `uid`, whose both are and who has nothing else.
 ///
 /// # Errors
 /// One sentence.
-pub fn read(directory: &std::os::fd::OwnedFd) -> Result<Contents, String> {
-    let account = (NOBODY, NOBODY);
-    let said = start(Part::Database, directory, account, PATIENCE, ANSWER, drop)?;
+pub fn read(directory: &std::os::fd::OwnedFd, uid: u32) -> Result<Contents, String> {
+    let said = start(
+        Part::Database,
+        directory,
+        (uid, uid),
+        PATIENCE,
+        ANSWER,
+        drop,
+    )?;
     serde_json::from_slice(&said).map_err(|_| "holds more than is read".to_owned())
 }
 

@@ -3,7 +3,7 @@
 //! started for, and says on its standard output how that went.
 //!
 //! - [`write`]: writes files into a user's home, as the user;
-//! - [`database`]: reads the old database, as nobody.
+//! - [`database`]: reads the old database, under a uid that nobody has.
 
 pub mod database;
 pub mod write;
@@ -17,6 +17,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Child, ChildStdin, ExitCode, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
+        resource::{Resource, setrlimit},
         stat::{Mode, umask},
     },
     unistd::{Gid, Uid, chdir, chroot, setgroups, setresgid, setresuid, setsid},
@@ -35,6 +37,9 @@ use crate::tools;
 const NAME: &str = "kai-install: child of migrate";
 /// How often it is looked whether a child has ended.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long is waited, after its end, for what it has said, and for that end, after it was killed.
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 /// What a child is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,15 +85,16 @@ pub fn start(
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("no process can be spoken to".to_owned());
     };
+    let (answer, answered) = mpsc::sync_channel(1);
+    // Not of the scope: what the child said to may have been handed to a process that outlives it.
+    thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = answer.send(output.take(longest).read_to_end(&mut said).map(|_| said));
+    });
     thread::scope(|scope| {
         scope.spawn(move || feed(input));
-        let reader = scope.spawn(move || {
-            let mut said = Vec::new();
-            output.take(longest).read_to_end(&mut said).map(|_| said)
-        });
-        // Once it has ended, neither thread waits for it any more.
         wait(&mut child, patience)?;
-        match reader.join() {
+        match answered.recv_timeout(AFTERWARDS) {
             Ok(Ok(said)) => Ok(said),
             _ => Err("what was done is not known".to_owned()),
         }
@@ -104,7 +110,11 @@ fn wait(child: &mut Child, patience: Duration) -> Result<(), String> {
             Ok(None) if Instant::now() < until => thread::sleep(PAUSE),
             Ok(None) | Err(_) => {
                 let _ = child.kill();
-                let _ = child.wait();
+                // One that waits for a file system in the account's hands may not end at all.
+                let until = Instant::now() + AFTERWARDS;
+                while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+                    thread::sleep(PAUSE);
+                }
                 return Err(format!(
                     "the process for it did not end within {} s",
                     patience.as_secs()
@@ -156,6 +166,8 @@ fn irrevocably_become(uid: u32, gid: u32) -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
+    // It starts no other process.
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
     let root = Uid::from_raw(0);
     match setresuid(root, root, root) {
         Err(_) => Ok(()),

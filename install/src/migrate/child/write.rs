@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2},
     sys::stat::{Mode, fstat, mkdirat},
     unistd::{UnlinkatFlags, fsync, geteuid, linkat, unlinkat},
 };
@@ -195,7 +195,7 @@ fn link(from: &OwnedFd, (directory, name): (&OwnedFd, &str), file: &mut File) ->
 
 fn is_same(directory: &OwnedFd, name: &str, file: &mut File) -> io::Result<bool> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let there = match openat(directory, name, flags, Mode::empty()) {
+    let there = match open(directory, name, flags) {
         Ok(there) => File::from(there),
         Err(_) => return Ok(false),
     };
@@ -217,6 +217,19 @@ fn is_same(directory: &OwnedFd, name: &str, file: &mut File) -> io::Result<bool>
         old.consume(length);
         new.consume(length);
     }
+}
+
+/// Opens what has this name there, unless a file system is mounted on it: one of the account's own could leave
+/// the process waiting for good.
+fn open(directory: &OwnedFd, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(
+        directory,
+        name,
+        OpenHow::new().flags(flags).resolve(resolve),
+    )
 }
 
 /// The directory of a path and its last name; directories on the way that are not there are made.
@@ -241,9 +254,9 @@ fn place(path: &str) -> io::Result<(OwnedFd, &str)> {
                 "{name} in the home is not a directory of the account's"
             ))
         };
-        let opened = match openat(&directory, name, flags, Mode::empty()) {
+        let opened = match open(&directory, name, flags) {
             Ok(opened) => opened,
-            Err(Errno::ELOOP | Errno::ENOTDIR) => return Err(not_own()),
+            Err(Errno::ELOOP | Errno::ENOTDIR | Errno::EXDEV) => return Err(not_own()),
             Err(error) => return Err(error.into()),
         };
         let found = Found::of(&fstat(&opened)?);
