@@ -206,30 +206,24 @@ impl Agenda {
 
     /// Takes each /stop out that the worker was not told of.
     pub fn take_interrupts(&mut self) -> Vec<Item> {
-        let (interrupts, others) = std::mem::take(&mut self.items)
-            .into_iter()
-            .partition(|item| matches!(item.what, What::Interrupt));
-        self.items = others;
-        let interrupts: VecDeque<Item> = interrupts;
-        interrupts.into()
+        self.take_out(|item| matches!(item.what, What::Interrupt))
     }
 
     /// Takes everything out that is no prompt.
     pub fn take_orders(&mut self) -> Vec<Item> {
-        let (prompts, orders) = std::mem::take(&mut self.items)
-            .into_iter()
-            .partition(|item| matches!(item.what, What::Prompt { .. }));
-        self.items = prompts;
-        orders.into()
+        self.take_out(|item| !matches!(item.what, What::Prompt { .. }))
     }
 
     /// Takes everything out that came from a chat which `stays` refuses.
     pub fn remove_from(&mut self, stays: impl Fn(ChatId) -> bool) -> Vec<Item> {
-        let (stay, go) = std::mem::take(&mut self.items)
-            .into_iter()
-            .partition(|item| stays(item.chat));
-        self.items = stay;
-        go.into()
+        self.take_out(|item| !stays(item.chat))
+    }
+
+    fn take_out(&mut self, goes: impl Fn(&Item) -> bool) -> Vec<Item> {
+        let (out, kept): (VecDeque<Item>, _) =
+            std::mem::take(&mut self.items).into_iter().partition(goes);
+        self.items = kept;
+        out.into()
     }
 
     /// The chat in which to say that the edit of this message is not seen, the first time that it has

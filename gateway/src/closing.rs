@@ -50,7 +50,7 @@ impl Closing {
     }
 
     /// A user's task has something under way, or has not any more.
-    pub fn is_busy(&self, user: TelegramId, busy: bool) {
+    pub fn set_busy(&self, user: TelegramId, busy: bool) {
         let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if busy {
             all.insert(user);

@@ -2,7 +2,7 @@
 //! to be done, and starts a delivery for each answer. Users never wait for each other.
 
 mod asks;
-mod ending;
+mod closing;
 mod second_factor;
 
 pub use second_factor::delete_code;
@@ -168,7 +168,7 @@ impl User {
             }
         }
         self.forget(|_| false).await;
-        self.means.closing.is_busy(self.entry.id, false);
+        self.means.closing.set_busy(self.entry.id, false);
         info!(
             user = i64::from(self.entry.id),
             "no longer a user, connection ended"

@@ -20,7 +20,7 @@ use crate::{
         secrets::Database,
         token::Kept,
         units::{self, Enabled, Running},
-        versions::{self, Command, Current, Pruned},
+        versions::{self, Command, Current, Place, Pruned},
     },
     root::Root,
     settings::Settings,
@@ -202,8 +202,8 @@ fn programs(list: &mut Desired, source: &Source) {
         mode: 0o755,
         goes: Goes::WithKai,
     };
+    list.push(Box::new(Place(directory(versions::PLACE.into()))));
     for path in [
-        PathBuf::from(versions::PLACE),
         place.clone(),
         place.join("systemd"),
         place.join("sudoers.d"),

@@ -64,6 +64,12 @@ pub fn run(asked: &Uninstall) -> Result<ExitCode, Failure> {
             user.os_user
         ))?;
     }
+    if root.look(versions::PLACE.as_ref())?.is_some() {
+        print(&format!(
+            "left     {}: what is in it is not kai's",
+            versions::PLACE
+        ))?;
+    }
     if !asked.purge {
         print(
             "left     configuration, secrets, logs and users' data; to remove them: kai-install uninstall --purge",

@@ -124,6 +124,25 @@ fn uninstall_keeps_data_secrets_and_homes_and_apply_brings_kai_back() {
 }
 
 #[test]
+fn what_others_put_beside_kai_s_versions_stays() {
+    let Some(ground) = Ground::new() else { return };
+    ground.write("opt/kai/kai/main.py", "an older kai", 0o644);
+    ground.done(&["apply"]);
+    ground.write("opt/kai/1-notes/mine", "mine", 0o644);
+
+    let said = ground.done(&["uninstall", "--purge"]);
+
+    assert!(said.contains("left     /opt/kai"), "{said}");
+    assert_eq!(ground.read("opt/kai/kai/main.py"), "an older kai");
+    assert_eq!(ground.read("opt/kai/1-notes/mine"), "mine");
+    let left: Vec<_> = fs::read_dir(ground.path("opt/kai"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
 fn a_purge_leaves_what_was_there_before_and_users_accounts_with_their_homes() {
     let Some(ground) = Ground::new() else { return };
     let before = ground.listing();

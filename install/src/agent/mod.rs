@@ -12,13 +12,13 @@ use crate::{
     checks::{State, programs},
     failure::Failure,
     host,
-    items::secrets::CONFIG,
+    items::{secrets::CONFIG, versions},
     root::Root,
     settings::Settings,
 };
 
 /// Where agents are.
-const PLACE: &str = "/opt/kai/agent";
+const PLACE: &str = versions::AGENTS;
 /// The one that runs.
 const CURRENT: &str = "/opt/kai/agent/current";
 /// The agent that is run unless another is named.

@@ -9,7 +9,7 @@ use kai_brokerd::{
     users::Users,
 };
 use kai_program::config::Config;
-use kai_proto::ids::{AccountName, Role};
+use kai_proto::ids::AccountName;
 use nix::unistd::{Gid, Uid};
 
 use super::{
@@ -149,15 +149,7 @@ impl UsersYaml {
             "\n"
         });
         for user in &self.0.users {
-            text.push_str(&format!(
-                "  - telegram_id: {}\n    name: {}\n    os_user: {}\n",
-                i64::from(user.telegram_id),
-                quoted(user.name.as_str()),
-                user.os_user
-            ));
-            if user.role == Role::Admin {
-                text.push_str("    role: admin\n");
-            }
+            text.push_str(&user.entry());
         }
         text
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Goes, Item, Standing, secrets::CURRENT};
+use super::{Goes, Item, Standing, files::Directory, secrets::CURRENT};
 use crate::{
     failure::Failure,
     root::{Kind, Root},
@@ -14,6 +14,8 @@ use crate::{
 
 /// Where versions are.
 pub const PLACE: &str = "/opt/kai";
+/// Where agents are.
+pub const AGENTS: &str = "/opt/kai/agent";
 /// Where admins' shells and sudo's secure_path look for commands that are no package's.
 pub const COMMANDS: &str = "/usr/local/sbin";
 /// The version before.
@@ -23,6 +25,25 @@ pub const PREVIOUS: &str = "/opt/kai/previous";
 #[must_use]
 pub fn directory(version: &str) -> PathBuf {
     Path::new(PLACE).join(version)
+}
+
+/// True for the directory of a version, also of one that was begun: the first that is put into it are directories.
+fn is_version(root: &Root, path: &Path) -> Result<bool, Failure> {
+    let is_directory = root
+        .look(path)?
+        .is_some_and(|found| found.kind == Kind::Directory);
+    if !is_directory {
+        return Ok(false);
+    }
+    let names = root.names(path)?;
+    let begun = ["systemd", "sudoers.d"];
+    let is_named = path.file_name().is_some_and(|name| {
+        name.as_encoded_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_digit)
+    });
+    Ok(names.iter().any(|name| name == source::VERSION)
+        || is_named && names.iter().all(|name| begun.contains(&name.as_str())))
 }
 
 /// The version that the link at `path` leads to, if it does.
@@ -77,6 +98,49 @@ impl Item for Current {
 
     fn goes(&self) -> Goes {
         Goes::WithKai
+    }
+}
+
+/// The directory of the versions, which may hold what kai did not put there.
+pub struct Place(pub Directory);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Item for Place {
+    fn look(&self, root: &Root) -> Result<Standing, Failure> {
+        self.0.look(root)
+    }
+
+    fn bring_about(&self, root: &Root) -> Result<(), Failure> {
+        self.0.bring_about(root)
+    }
+
+    fn take_away(&self, root: &Root) -> Result<bool, Failure> {
+        let place = Path::new(PLACE);
+        if root.look(place)?.is_none() {
+            return Ok(false);
+        }
+        let mut removed = false;
+        for name in root.names(place)? {
+            let path = place.join(&name);
+            if is_version(root, &path)?
+                || [CURRENT, PREVIOUS, AGENTS]
+                    .iter()
+                    .any(|own| path == Path::new(own))
+            {
+                root.remove_all(&path)?;
+                removed = true;
+            }
+        }
+        Ok(root.remove_if_empty(place)? || removed)
+    }
+
+    fn goes(&self) -> Goes {
+        self.0.goes()
     }
 }
 
@@ -143,11 +207,10 @@ impl Pruned {
         let mut extra = Vec::new();
         for name in root.names(PLACE.as_ref())? {
             let path = Path::new(PLACE).join(&name);
-            let is_version = name.starts_with(|c: char| c.is_ascii_digit())
-                && root
-                    .look(&path)?
-                    .is_some_and(|found| found.kind == Kind::Directory);
-            if is_version && name != self.0 && kept.as_deref() != Some(Path::new(&name)) {
+            if is_version(root, &path)?
+                && name != self.0
+                && kept.as_deref() != Some(Path::new(&name))
+            {
                 extra.push(name);
             }
         }

@@ -277,15 +277,7 @@ pub fn users_yaml(
         "users:\n"
     });
     for user in &settings.users {
-        text.push_str(&format!(
-            "  - telegram_id: {}\n    name: {}\n    os_user: {}\n",
-            i64::from(user.telegram_id),
-            quoted(user.name.as_str()),
-            user.os_user
-        ));
-        if user.role == Role::Admin {
-            text.push_str("    role: admin\n");
-        }
+        text.push_str(&user.entry());
         let Some(old) = old.iter().find(|old| old.id == user.telegram_id) else {
             continue;
         };

@@ -72,6 +72,23 @@ pub struct User {
     pub uid: Option<u32>,
 }
 
+impl User {
+    /// The entry's lines in a list of users, as install.yaml and users.yaml have them alike.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        let role = match self.role {
+            Role::Admin => "    role: admin\n",
+            Role::User => "",
+        };
+        format!(
+            "  - telegram_id: {}\n    name: {}\n    os_user: {}\n{role}",
+            i64::from(self.telegram_id),
+            quoted(self.name.as_str()),
+            self.os_user
+        )
+    }
+}
+
 /// All that is decided.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
@@ -183,15 +200,7 @@ impl Settings {
         }
         text.push_str("users:\n");
         for user in &self.users {
-            text.push_str(&format!(
-                "  - telegram_id: {}\n    name: {}\n    os_user: {}\n",
-                i64::from(user.telegram_id),
-                quoted(user.name.as_str()),
-                user.os_user
-            ));
-            if user.role == Role::Admin {
-                text.push_str("    role: admin\n");
-            }
+            text.push_str(&user.entry());
             if user.create {
                 text.push_str("    create: true\n");
             }

@@ -44,7 +44,7 @@ impl User {
         let busy = self.gate.is_open() && (runs || self.agenda.has_undelivered());
         if busy != self.busy {
             self.busy = busy;
-            self.means.closing.is_busy(self.entry.id, busy);
+            self.means.closing.set_busy(self.entry.id, busy);
         }
     }
 }
