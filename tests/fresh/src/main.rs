@@ -62,6 +62,7 @@ fn main() {
     used::each_service_comes_back(&machine);
 
     machine.chapter("a second version");
+    versions::a_version_that_does_not_start(&machine, &given);
     versions::upgrade_with_a_turn_in_flight(&machine, &given);
     versions::rollback(&machine);
 

@@ -1,6 +1,6 @@
 //! Another version, and back.
 
-use std::{path::Path, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use kai_emulators::messages_api::{Match, Reply};
 
@@ -16,9 +16,37 @@ const END: &str = "and that was all.";
 /// The version that runs.
 fn running(machine: &Machine) -> String {
     let pid = machine.main_process("kai-gateway.service").unwrap();
-    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     let version = program.parent().and_then(Path::file_name).unwrap();
     version.to_string_lossy().into_owned()
+}
+
+/// A version whose gateway does not start: the one before runs again, and answers.
+pub fn a_version_that_does_not_start(machine: &Machine, given: &Given) {
+    let before = running(machine);
+    machine.done(&next_package(given));
+    fs::copy("/bin/false", "/usr/lib/kai/kai-gateway").unwrap();
+
+    let said = machine.run("sudo /usr/lib/kai/kai-install apply");
+
+    assert_eq!(said.status, Some(1), "{}", said.text);
+    for words in [
+        "kai-gateway.service does not run",
+        &format!("{before} runs again"),
+    ] {
+        assert!(said.text.contains(words), "{words}: {}", said.text);
+    }
+    assert_eq!(running(machine), before);
+    machine.ask(ALICE, "good morning", "Good morning to you, too.");
+    let again = next_package(given).replace("install", "install --reinstall");
+    machine.done(&again);
+}
+
+/// How README.md brings another version's package.
+fn next_package(given: &Given) -> String {
+    let steps = readme::commands(&given.files.join("README.md"), "### Another version");
+    let package = installed::as_it_can_be_typed(&steps[0], given);
+    package.replace("./kai_0.2.0-1_amd64.deb", "./next.deb")
 }
 
 /// While alice's agent speaks, all of kai becomes another version: what was said or not is told, and the
@@ -40,8 +68,7 @@ pub fn upgrade_with_a_turn_in_flight(machine: &Machine, given: &Given) {
     let asked = machine.says(ALICE, "a long story");
     machine.answer(ALICE, asked, |message| message.text().contains("part 2"));
     let steps = readme::commands(&given.files.join("README.md"), "### Another version");
-    let package = installed::as_it_can_be_typed(&steps[0], given);
-    machine.done(&package.replace("./kai_0.2.0-1_amd64.deb", "./next.deb"));
+    machine.done(&next_package(given));
     assert_eq!(
         running(machine),
         before,
