@@ -25,7 +25,7 @@ fn who_is_gone_from_users_yaml_loses_the_worker_within_a_second() {
     let told = kai.ground.broker_command(&["reload"]).unwrap();
     let reloaded = Instant::now();
 
-    assert!(told.contains("1 users"), "{told}");
+    assert!(told.contains("users in force: 1;"), "{told}");
     while kai.ground.status().unwrap().worker("bob").is_some() {
         assert!(
             reloaded.elapsed() < Duration::from_secs(1),

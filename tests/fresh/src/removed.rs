@@ -1,6 +1,6 @@
 //! kai goes, comes back from a copy, and goes for good.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::{
     Given, installed,
@@ -25,6 +25,8 @@ pub fn restore(machine: &Machine, given: &Given) {
     for command in readme::commands(&text, "### Backup") {
         machine.done(&command);
     }
+    let copy = fs::metadata(given.files.join("kai.tar")).unwrap();
+    assert_eq!((copy.mode() & 0o7777, copy.uid()), (0o600, 0));
     purge(machine, "/usr/lib/kai/kai-install");
 
     for command in readme::commands(&text, "### Restore") {
