@@ -85,7 +85,20 @@ pub fn an_admin_may_look_and_do_nothing(machine: &Machine) {
         assert_eq!(said.status, Some(0), "{command}: {}", said.text);
         assert!(!said.text.is_empty(), "{command}");
     }
-    assert!(by_her("kai-broker status").text.contains("alice"));
+    let status = by_her("kai-broker status").text;
+    assert!(status.contains("alice"), "{status}");
+    // In the virtual machine always, and in the container where its host has them.
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let limited = if controllers.contains("memory") {
+        "cgroup: "
+    } else {
+        "rlimits: "
+    };
+    assert!(status.contains(limited), "{limited}: {status}");
+    assert!(
+        machine.is_timed() || limited == "cgroup: ",
+        "the virtual machine has no cgroup v2"
+    );
     for command in [
         "kai-broker reload",
         "kai-broker status --config /etc/shadow",
