@@ -2,6 +2,7 @@
 
 mod account;
 mod cgroup;
+pub mod login;
 mod screen;
 mod second_factor;
 

@@ -4,10 +4,7 @@
 
 use std::{
     fs,
-    os::unix::{
-        fs::{MetadataExt, chown},
-        process::ExitStatusExt,
-    },
+    os::unix::fs::{MetadataExt, chown},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -15,90 +12,23 @@ use std::{
 };
 
 use kai_emulators::{agent, prerequisite::found_or_skipped};
-use kai_playground::ground::{Agent, Daemon};
+use kai_playground::ground::Agent;
 use kai_proto::{
     admin_broker::{Reply, Request},
     connection::Client,
     hello::AdminHello,
     sockets,
 };
-use kai_tests::{ALICE, Kai, Screen, is_root, skipped};
+use kai_tests::{
+    ALICE, Kai, Screen, is_root,
+    login::{
+        ADMIN, GROUP, QUESTION, SOON, asked, command, field, login, processes, ran, uid,
+        wait_until_none,
+    },
+    skipped,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-/// The admin, who needs no account for it.
-const ADMIN: u32 = 58_990;
-/// The admin's group.
-const GROUP: u32 = 58_991;
-/// What the agent asks.
-const QUESTION: &str = "prompted > ";
-/// How long the end of a login may take after its terminal, or its command, is gone.
-const SOON: Duration = Duration::from_secs(2);
-
-fn command(kai: &Kai, arguments: &[&str]) -> Command {
-    let mut command = Command::new(kai.ground.programs().join("kai-broker"));
-    command
-        .args(arguments)
-        .arg("--config")
-        .arg(kai.ground.config())
-        .env_clear()
-        .env("TERM", "xterm")
-        .env("LANG", "C.UTF-8")
-        .env("SUDO_UID", ADMIN.to_string())
-        .env("SUDO_GID", GROUP.to_string());
-    command
-}
-
-fn login(kai: &Kai, name: &str) -> Screen {
-    Screen::start(&mut command(kai, &["login", name]), (30, 90))
-}
-
-/// A login that has asked its question.
-fn asked(kai: &Kai) -> Screen {
-    let mut screen = login(kai, "alice");
-    screen.wait_for(QUESTION);
-    screen
-}
-
-/// What a shell command of the login prints.
-fn ran(screen: &mut Screen, shell: &str) -> String {
-    screen.type_in(&format!("!{shell}; echo e''nd\r"));
-    let shown = screen.wait_for("end\r\n");
-    let (_, output) = shown.split_once("e''nd\r\n").unwrap();
-    let output = output.strip_suffix("end\r\n").unwrap();
-    screen.wait_for(QUESTION);
-    output.replace('\r', "").trim_end().to_owned()
-}
-
-/// Processes of this uid on the host.
-fn processes(uid: u32) -> Vec<String> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter(|entry| entry.metadata().is_ok_and(|found| found.uid() == uid))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.parse::<u32>().is_ok())
-        .collect()
-}
-
-fn wait_until_none(uid: u32) {
-    let due = Instant::now() + SOON;
-    while !processes(uid).is_empty() {
-        assert!(Instant::now() < due, "left: {:?}", processes(uid));
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn uid(kai: &Kai, name: &str) -> u32 {
-    kai.ground.account(name).unwrap().uid
-}
-
-fn field(status: &str, name: &str) -> String {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-}
 
 /// Real, effective, saved and file system id, all the same.
 fn four(id: u32) -> String {
@@ -230,137 +160,6 @@ fn who_copies_is_the_admin_for_good_and_holds_nothing_but_the_terminals() {
 }
 
 #[test]
-fn every_key_goes_to_the_agent_and_the_window_has_the_admins_size() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let mut screen = asked(&kai);
-    assert_eq!(ran(&mut screen, "stty size"), "30 90");
-    screen.resize(50, 133);
-    let due = Instant::now() + SOON;
-    while ran(&mut screen, "stty size") != "50 133" {
-        assert!(Instant::now() < due);
-    }
-    // A command in the foreground is interrupted, and the login with it.
-    screen.type_in("!sleep 1000\r");
-    thread::sleep(Duration::from_millis(300));
-    screen.type_in("\x03");
-    assert_eq!(screen.end().code(), Some(128 + 2), "{}", screen.text());
-    wait_until_none(uid(&kai, "alice"));
-}
-
-#[test]
-fn nothing_is_left_when_the_terminal_or_the_command_goes() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let alice = uid(&kai, "alice");
-    let stubborn = "!trap '' HUP INT TERM; setsid sleep 1000 & trap '' HUP; sleep 1000\r";
-    for way in ["hang-up", "SIGHUP", "SIGTERM", "SIGKILL", "keys", "broker"] {
-        let mut screen = login(&kai, "alice");
-        let before = screen.settings();
-        screen.wait_for(QUESTION);
-        assert_ne!(screen.settings(), before, "is raw");
-        screen.type_in(stubborn);
-        thread::sleep(Duration::from_millis(300));
-        assert!(processes(alice).len() >= 4);
-
-        match way {
-            "hang-up" => {
-                let status = screen.hang_up().end();
-                assert_eq!(status.code(), Some(128 + 1));
-            }
-            "broker" => {
-                kai.ground.kill(Daemon::Broker).unwrap();
-                assert_eq!(screen.end().code(), Some(1));
-                assert!(screen.text().contains("kai-brokerd is gone"));
-                assert_eq!(screen.settings(), before);
-            }
-            "SIGKILL" => {
-                screen.signal(Signal::SIGKILL);
-                assert_eq!(screen.end().signal(), Some(9));
-            }
-            way => {
-                let status = match way {
-                    "SIGHUP" => {
-                        screen.signal(Signal::SIGHUP);
-                        129
-                    }
-                    "SIGTERM" => {
-                        screen.signal(Signal::SIGTERM);
-                        143
-                    }
-                    _ => {
-                        screen.type_in("\x1d\x1d\x1d");
-                        1
-                    }
-                };
-                assert_eq!(screen.end().code(), Some(status), "{way}");
-                assert_eq!(screen.settings(), before, "{way}: is as it was");
-            }
-        }
-        wait_until_none(alice);
-    }
-}
-
-#[test]
-fn an_agent_that_reads_nothing_is_left_by_keys() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let mut screen = asked(&kai);
-    screen.type_in("!stty raw -echo; sleep 1000\r");
-    thread::sleep(Duration::from_millis(300));
-    // More than two terminals hold.
-    for _ in 0..300 {
-        screen.type_in(&"x".repeat(1024));
-        thread::sleep(Duration::from_millis(5));
-    }
-    screen.type_in("\x1d\x1d\x1d");
-    assert_eq!(screen.end().code(), Some(1));
-    assert!(screen.text().contains("was ended by Ctrl-]"));
-    wait_until_none(uid(&kai, "alice"));
-}
-
-#[test]
-fn the_window_says_until_the_end_that_it_is_a_login() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let begins = "\x1b[22;2t\x1b]2;kai-broker login alice\x1b\\";
-    let ends = "\x1b]2;\x1b\\\x1b[23;2t";
-    let mut screen = login(&kai, "alice");
-    let shown = screen.wait_for(QUESTION);
-    assert!(shown.contains(begins) && !shown.contains(ends), "{shown:?}");
-    let printed = ran(
-        &mut screen,
-        r"printf '\033]2;\033\\\033[23;2t\033]0;bash\007A'",
-    );
-    assert_eq!(printed, "A");
-    screen.type_in("wrong\r");
-    assert_eq!(screen.end().code(), Some(1));
-    assert!(screen.text().contains(ends), "{:?}", screen.text());
-}
-
-#[test]
-fn a_terminal_that_is_not_set_to_utf_8_is_shown_ascii() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let mut command = command(&kai, &["login", "alice"]);
-    let mut screen = Screen::start(command.env("LC_ALL", "C"), (30, 90));
-    screen.wait_for(QUESTION);
-    // U+06DB, whose second byte is CSI.
-    let printed = ran(&mut screen, r"printf 'A\330\2335iB'");
-    assert_eq!(printed, "A?5iB");
-}
-
-#[test]
 fn a_login_ends_when_a_login_file_is_replaced_outside() {
     if !is_root() {
         return;
@@ -397,47 +196,6 @@ fn a_login_ends_when_a_login_file_is_replaced_outside() {
         if stopped.is_empty() {
             assert!(screen.text().contains("was replaced outside"));
         }
-    }
-}
-
-#[test]
-fn hostile_output_is_text_colour_and_cursor_and_may_be_endless() {
-    if !is_root() {
-        return;
-    }
-    let kai = Kai::start(|_| {});
-    let mut screen = asked(&kai);
-    let printed = ran(
-        &mut screen,
-        r"printf 'A\033]52;c;cm0=\007B\033]0;title\033\\C\033[c\033[6n\033[?1000hD\233c\302\233cE\377F\033[31mG\033[0m\005H\033P$qm\033\\I'",
-    );
-    let letters: String = printed.chars().filter(char::is_ascii_uppercase).collect();
-    assert_eq!(letters, "ABCDEFGHI");
-    assert!(printed.contains("\x1b[31mG\x1b[0m"), "{printed:?}");
-    assert!(printed.contains("E\u{fffd}F"), "{printed:?}");
-    let escapes = printed.matches('\x1b').count();
-    assert_eq!(escapes, 2, "{printed:?}");
-    assert!(
-        printed
-            .chars()
-            .all(|c| !c.is_control() || c == '\x1b' || c == '\n'),
-        "{printed:?}"
-    );
-
-    // Gigabytes, if they were taken; neither line nor string ends.
-    for endless in ["yes | tr -d '\\n'", "printf '\\033]52;c;'; cat /dev/zero"] {
-        screen.type_in(&format!("!{endless}\r"));
-        let due = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < due {
-            screen.look(Duration::from_millis(100));
-        }
-        let status = fs::read_to_string(format!("/proc/{}/status", screen.pid())).unwrap();
-        let peak = field(&status, "VmHWM:");
-        let kib: u32 = peak.split(' ').next().unwrap().parse().unwrap();
-        assert!(kib < 40 * 1024, "{peak}");
-        screen.type_in("\x03");
-        assert_eq!(screen.end().code(), Some(130));
-        screen = asked(&kai);
     }
 }
 

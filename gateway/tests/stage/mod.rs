@@ -4,6 +4,7 @@
 
 pub mod authd;
 pub mod peers;
+pub mod second_factor;
 
 use std::{
     fs,

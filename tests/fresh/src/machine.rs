@@ -172,7 +172,8 @@ impl Machine {
             match at {
                 12 if lines.len() > 24 => println!("  … {} lines …", lines.len() - 24),
                 13.. if at + 12 < lines.len() => {}
-                _ => println!("  {line}"),
+                // Not what would move the cursor of whoever reads this.
+                _ => println!("  {}", line.replace(char::is_control, "")),
             }
         }
         Said {
