@@ -12,6 +12,8 @@ use crate::{
 
 /// The heading that the steps stand below.
 const HEADING: &str = "## Install it";
+/// Where the agent was being fetched.
+const KILLED: &str = "/var/cache/kai-agent.killed";
 /// alice's made-up key: a login of the agent's own needs the real model.
 pub const KEY: &str = "sk-ant-made-up-for-alice";
 
@@ -50,6 +52,11 @@ pub fn by_the_readme(machine: &Machine, given: &Given) {
         } else if step.contains("kai-broker login") {
             log_in(machine, &step);
             give_a_key(machine);
+        } else if step.ends_with("kai-install agent") && given.agent.is_none() {
+            // As a fetch that was killed leaves it.
+            fs::create_dir(KILLED).unwrap();
+            machine.done(&step);
+            assert!(!Path::new(KILLED).exists(), "{KILLED}");
         } else {
             machine.done(&as_it_can_be_typed(&step, given));
         }

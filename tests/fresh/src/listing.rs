@@ -25,10 +25,10 @@ impl Listing {
     }
 
     fn walk(&mut self, directory: &Path) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
+        // What is gone again while this looks was no part of it.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
             let name = path.to_string_lossy().into_owned();
-            // Something that is gone again was no part of it.
             let Ok(found) = fs::symlink_metadata(&path) else {
                 continue;
             };

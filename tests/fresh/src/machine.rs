@@ -102,6 +102,16 @@ impl Machine {
         said.text
     }
 
+    /// Waits for what the machine itself does only once, some of it with files that are there for so long.
+    pub fn wait_until_booted(&self) {
+        // Its exit status tells whether all of that went well, which is not for kai to say.
+        let state = self.run("systemctl is-system-running --wait").text;
+        assert!(
+            ["running\n", "degraded\n"].contains(&state.as_str()),
+            "{state}"
+        );
+    }
+
     /// True if what is run ends well; nothing of it is shown.
     pub fn run_quietly(&self, command: &str) -> bool {
         let output = Command::new("sh").args(["-c", command]).output();

@@ -43,6 +43,7 @@ fn main() {
     let machine = Machine::new(&given);
 
     machine.chapter("before");
+    machine.wait_until_booted();
     let before = listing::Listing::of_this_machine();
 
     machine.chapter("the README's steps, to the first answer");
@@ -52,6 +53,7 @@ fn main() {
 
     machine.chapter("wrong");
     refused::a_kernel_without_landlock(&machine);
+    refused::nobody_else_can_hold_it_up(&machine);
     refused::a_unit_that_fails_to_start(&machine);
 
     machine.chapter("in use");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::machine::{ALICE, Machine, Said};
+use crate::machine::{ADMIN, ALICE, Machine, Said};
 
 /// A drop-in of somebody's that keeps the gateway from starting.
 const DROP_IN: &str = "/etc/systemd/system/kai-gateway.service.d";
@@ -26,6 +26,23 @@ pub fn a_kernel_without_landlock(machine: &Machine) {
     );
     is_refused_with(&said, &["landlock", "CONFIG_SECURITY_LANDLOCK"]);
     machine.done("sudo kai-install status");
+}
+
+/// What any account may lock is not what kai-install waits for.
+pub fn nobody_else_can_hold_it_up(machine: &Machine) {
+    let by_her = |command: &str| machine.run(&format!("su - {ADMIN} -c '{command}'"));
+    by_her("flock / sleep 600 </dev/null >/dev/null 2>&1 &");
+    machine.wait("her lock", || {
+        (!machine.run_quietly("flock --nonblock / true")).then_some(())
+    });
+
+    let hers = by_her("flock --nonblock /run/kai-install.lock true");
+    assert_ne!(hers.status, Some(0), "{}", hers.text);
+    let said = machine.done("sudo kai-install apply");
+
+    assert!(said.contains("nothing changed"), "{said}");
+    assert!(!machine.run_quietly("flock --nonblock / true"));
+    machine.done(&format!("pkill --euid {ADMIN} --full '^sleep 600'"));
 }
 
 /// Where a unit does not start, it is named, with where to look; once that is mended, apply goes on.
