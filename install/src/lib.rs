@@ -4,6 +4,7 @@
 //! said to need root, not guessed. No secret is ever shown, logged, or in a list of arguments.
 //!
 //! - [`settings`]: `install.yaml`, what the admin decided, and `config`, which asks for it;
+//! - [`spans`]: where values stand in YAML that an admin writes, too;
 //! - [`root`]: the tree that is changed, walked by descriptors, written file by whole file;
 //! - [`accounts`]: which accounts and groups that tree has;
 //! - [`source`]: the directory that kai is installed from;
@@ -34,6 +35,7 @@ pub mod root;
 pub mod settings;
 pub mod show;
 pub mod source;
+pub mod spans;
 pub mod status;
 pub mod tools;
 pub mod uninstall;

@@ -7,7 +7,7 @@
 //! before `apply` by one after it, when the accounts are there.
 //!
 //! - [`places`]: where it is looked for;
-//! - [`plan`]: what is there, and what becomes of it; of it [`env`], [`users`], [`services`], [`workspaces`];
+//! - [`plan`]: what is there, and what becomes of it; of it [`env`], [`taken`], [`users`], [`services`], [`workspaces`];
 //! - [`foreign`]: how directories are read that others wrote;
 //! - [`old_service`]: stopping, and moving aside;
 //! - [`progress`]: how far it has come;
@@ -28,6 +28,7 @@ pub mod plan;
 pub mod progress;
 pub mod rows;
 pub mod services;
+pub mod taken;
 pub mod users;
 pub mod workspaces;
 

@@ -15,6 +15,7 @@ use super::{
     progress::Progress,
     rows::Row,
     services,
+    taken::Taken,
     users::{self, Old},
     workspaces,
 };
@@ -66,7 +67,7 @@ pub fn plan(root: &Root, asked: &Migrate, rows: &mut Vec<Row>) -> Result<Plan, F
              with --env FILE and its data with --data DIR"
         )));
     }
-    let taken = env.take(&kept, rows);
+    let taken = Taken::of(&env, &kept, rows);
     let mut settings = there_already(root)?;
     settings.token = taken.token.clone().or(settings.token);
     settings.base_url = settings.base_url.or(taken.base_url.clone());

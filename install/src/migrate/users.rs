@@ -6,7 +6,7 @@ use std::path::Path;
 use kai_program::yaml::{Document, Map, Mistake, Node};
 use kai_proto::ids::{AccountName, ModelName, Role, TelegramId, UserName};
 
-use super::{env::budget, rows::Row};
+use super::{rows::Row, taken::budget};
 use crate::{
     accounts::Accounts,
     failure::Failure,

@@ -2,18 +2,14 @@
 
 use std::path::Path;
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::Event;
 
 use super::{DEFAULT, Settings};
+use crate::spans::{Parts, Unusual, byte};
 
 /// What stands in the token's place.
 const COMMENT: &str = "# The bot's token is in /etc/kai/credentials/telegram-token.cred, encrypted; to give another: \
                        kai-install config --token-file FILE";
-
-/// Why a text is not changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not written in a way that can be changed here")]
-pub struct Unusual;
 
 /// A key and its value, as bytes of the text.
 struct Pair {
@@ -106,75 +102,29 @@ fn line_start(text: &str, at: usize) -> usize {
 
 /// Finds the map that is the value of the key `telegram` at the top.
 fn find(text: &str) -> Result<Section, Unusual> {
-    let byte = |character: usize| {
-        text.char_indices()
-            .nth(character)
-            .map_or(text.len(), |(byte, _)| byte)
+    let (mut parts, key) = Parts::of(text, "telegram")?;
+    let (Event::MappingStart(..), value) = parts.read()? else {
+        return Err(Unusual);
     };
-    let mut parser = Parser::new_from_str(text);
-    let mut next = || match parser.next_event() {
-        Some(Ok(event)) => Ok(event),
-        _ => Err(Unusual),
+    let mut section = Section {
+        start: byte(text, key.start.index()),
+        is_flow: text[byte(text, value.start.index())..].starts_with('{'),
+        pairs: Vec::new(),
     };
     loop {
-        match next()? {
-            (Event::MappingStart(..), _) => break,
-            (Event::StreamStart | Event::DocumentStart(_), _) => {}
+        let (event, place) = parts.read()?;
+        let name = match event {
+            Event::MappingEnd => return Ok(section),
+            Event::Scalar(name, ..) => name.into_owned(),
             _ => return Err(Unusual),
-        }
-    }
-    loop {
-        let (Event::Scalar(key, ..), key_place) = next()? else {
-            return Err(Unusual);
         };
-        let (event, value_place) = next()?;
-        if key != "telegram" {
-            end_of((event, value_place), &mut next)?;
-            continue;
-        }
-        let Event::MappingStart(..) = event else {
-            return Err(Unusual);
-        };
-        let mut section = Section {
-            start: byte(key_place.start.index()),
-            is_flow: text[byte(value_place.start.index())..].starts_with('{'),
-            pairs: Vec::new(),
-        };
-        loop {
-            let (event, place) = next()?;
-            let name = match event {
-                Event::MappingEnd => return Ok(section),
-                Event::Scalar(name, ..) => name.into_owned(),
-                _ => return Err(Unusual),
-            };
-            let value = next()?;
-            section.pairs.push(Pair {
-                name,
-                start: byte(place.start.index()),
-                end: byte(end_of(value, &mut next)?),
-            });
-        }
-    }
-}
-
-/// Goes to the end of a value that has begun, and returns the character behind it.
-fn end_of<'a>(
-    first: (Event<'a>, Span),
-    next: &mut impl FnMut() -> Result<(Event<'a>, Span), Unusual>,
-) -> Result<usize, Unusual> {
-    let (mut event, mut place) = first;
-    let mut depth = 0;
-    loop {
-        match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
-            Event::MappingEnd | Event::SequenceEnd => depth -= 1,
-            Event::Scalar(..) => {}
-            _ => return Err(Unusual),
-        }
-        if depth == 0 {
-            return Ok(place.end.index());
-        }
-        (event, place) = next()?;
+        let value = parts.read()?;
+        let end = parts.end_of(value)?.end.index();
+        section.pairs.push(Pair {
+            name,
+            start: byte(text, place.start.index()),
+            end: byte(text, end),
+        });
     }
 }
 

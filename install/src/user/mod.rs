@@ -26,6 +26,7 @@ use crate::{
     print,
     root::{Access, Root},
     settings::{self, Settings, User, interview::telegram_id, quoted},
+    spans::Unusual,
     tools,
 };
 
@@ -189,7 +190,7 @@ fn add(root: &Root, old: &str, user: User) -> Result<(), Failure> {
     let after = judge_users(root, &new, &made)?;
     let kept = before.gone_or_changed(&after).is_empty() && after.len() == before.len() + 1;
     if !kept || after.get(user.telegram_id).is_none() {
-        return Err(unusual(root, text::Unusual));
+        return Err(unusual(root, Unusual));
     }
     let mut only = Settings::default();
     only.users.push(user.clone());
@@ -215,7 +216,7 @@ fn remove(root: &Root, old: &str, name: &UserName) -> Result<(), Failure> {
         let is_it =
             matches!(gone[..], [id] if before.get(id).is_some_and(|user| user.entry.name == *name));
         if !is_it || after.len() + 1 != before.len() {
-            return Err(unusual(root, text::Unusual));
+            return Err(unusual(root, Unusual));
         }
         put(root, old, &new)?;
     }
@@ -251,8 +252,11 @@ fn bring_about_accounts(root: &Root, only: &Settings) -> Result<(), Failure> {
     change(root, &accounts, &standings).map(drop)
 }
 
-fn unusual(root: &Root, why: text::Unusual) -> Failure {
-    Failure::Users(format!("{} {why}", root.shown(USERS.as_ref()).display()))
+fn unusual(root: &Root, why: Unusual) -> Failure {
+    Failure::Users(format!(
+        "{} {why}; change it by hand, then: kai-broker reload",
+        root.shown(USERS.as_ref()).display()
+    ))
 }
 
 /// Changes install.yaml, if there is one.

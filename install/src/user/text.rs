@@ -1,14 +1,9 @@
 //! users.yaml as a text: entries are put in and taken out by their places, and all else stays as it was
 //! written, comments above all.
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::Event;
 
-/// Why a text is not edited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not written in a way that can be changed here; change it by hand, then: kai-broker reload"
-)]
-pub struct Unusual;
+use crate::spans::{Parts, Unusual, byte};
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,12 +119,6 @@ fn with_lines(lines: &[&str], at: usize, new: &str) -> String {
     text
 }
 
-fn byte(text: &str, character: usize) -> usize {
-    text.char_indices()
-        .nth(character)
-        .map_or(text.len(), |(byte, _)| byte)
-}
-
 fn slice(text: &str, start: usize, end: usize) -> &str {
     &text[byte(text, start)..byte(text, end)]
 }
@@ -149,96 +138,42 @@ fn line_of(text: &str, character: usize) -> usize {
 
 /// Finds the value of the key `users` at the top.
 fn find(text: &str) -> Result<List, Unusual> {
-    let mut parser = Parser::new_from_str(text);
-    let mut next = || match parser.next_event() {
-        Some(Ok(event)) => Ok(event),
-        _ => Err(Unusual),
+    let (mut parts, key) = Parts::of(text, "users")?;
+    let behind = slice(text, key.end.index(), text.len());
+    let colon = behind.chars().position(|c| c == ':').ok_or(Unusual)?;
+    let mut list = List {
+        after_key: key.end.index() + colon + 1,
+        brackets: None,
+        entries: Vec::new(),
     };
+    let start = match parts.read()? {
+        (Event::SequenceStart(..), place) => place.start.index(),
+        // No value is as good as an empty list.
+        (Event::Scalar(word, ..), _) if word.is_empty() => return Ok(list),
+        _ => return Err(Unusual),
+    };
+    let is_flow = slice(text, start, start + 1) == "[";
     loop {
-        match next()? {
-            (Event::MappingStart(..), _) => break,
-            (Event::StreamStart | Event::DocumentStart(_), _) => {}
-            _ => return Err(Unusual),
-        }
-    }
-    loop {
-        let (Event::Scalar(key, ..), place) = next()? else {
-            return Err(Unusual);
-        };
-        if key != "users" {
-            value(&mut next)?;
-            continue;
-        }
-        let behind = slice(text, place.end.index(), text.len());
-        let colon = behind.chars().position(|c| c == ':').ok_or(Unusual)?;
-        let mut list = List {
-            after_key: place.end.index() + colon + 1,
-            brackets: None,
-            entries: Vec::new(),
-        };
-        let start = match next()? {
-            (Event::SequenceStart(..), start) => start,
-            // No value is as good as an empty list.
-            (Event::Scalar(word, ..), _) if word.is_empty() => return Ok(list),
-            _ => return Err(Unusual),
-        };
-        let is_flow = slice(text, start.start.index(), start.start.index() + 1) == "[";
-        loop {
-            let (event, first) = next()?;
-            match event {
-                Event::SequenceEnd => {
-                    if is_flow {
-                        list.brackets = Some((start.start.index(), first.end.index()));
-                    }
-                    return Ok(list);
-                }
-                Event::MappingStart(..) => {}
-                _ => return Err(Unusual),
-            }
-            let end = map(&mut next, first)?;
-            let line = first.start.line() - 1;
-            list.entries.push(Entry {
-                start: first.start.index(),
-                end: end.end.index(),
-                lines: (line, line_of(text, end.end.index().max(1) - 1)),
-            });
-            let dash = text.lines().nth(line).unwrap_or_default().trim_start();
-            if !is_flow && !dash.starts_with('-') {
-                return Err(Unusual);
-            }
-        }
-    }
-}
-
-/// Goes to the end of a map that has begun at `first`; returns the last span that has something in it.
-fn map<'a>(
-    next: &mut impl FnMut() -> Result<(Event<'a>, Span), Unusual>,
-    first: Span,
-) -> Result<Span, Unusual> {
-    let (mut depth, mut last) = (1, first);
-    loop {
-        let (event, span) = next()?;
+        let (event, place) = parts.read()?;
         match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
-            Event::MappingEnd | Event::SequenceEnd => depth -= 1,
-            Event::Scalar(..) => {}
+            Event::SequenceEnd => {
+                list.brackets = is_flow.then(|| (start, place.end.index()));
+                return Ok(list);
+            }
+            Event::MappingStart(..) => {}
             _ => return Err(Unusual),
         }
-        // What ends by indentation alone ends where something else begins.
-        if !span.is_empty() {
-            last = span;
+        let end = parts.end_of((event, place))?.end.index();
+        let line = place.start.line() - 1;
+        list.entries.push(Entry {
+            start: place.start.index(),
+            end,
+            lines: (line, line_of(text, end.max(1) - 1)),
+        });
+        let dash = text.lines().nth(line).unwrap_or_default().trim_start();
+        if !is_flow && !dash.starts_with('-') {
+            return Err(Unusual);
         }
-        if depth == 0 {
-            return Ok(last);
-        }
-    }
-}
-
-fn value<'a>(next: &mut impl FnMut() -> Result<(Event<'a>, Span), Unusual>) -> Result<(), Unusual> {
-    match next()? {
-        (Event::MappingStart(..) | Event::SequenceStart(..), span) => map(next, span).map(drop),
-        (Event::Scalar(..), _) => Ok(()),
-        _ => Err(Unusual),
     }
 }
 
