@@ -16,6 +16,8 @@ pub const MADE: &str = "kai agent";
 /// The group whose members may look at kai with sudo, as the sudoers file names it.
 pub const ADMINS: &str = "kai-admin";
 
+/// The first number that groupadd(8) gives to what is not the system's (login.defs(5), GID_MIN).
+const FIRST_OF_PEOPLE: u32 = 1000;
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 const SHADOW: &str = "/etc/shadow";
@@ -116,6 +118,19 @@ impl<'a> Accounts<'a> {
             }));
         }
         Ok(self.groups()?.into_iter().find(|found| found.name == name))
+    }
+
+    /// True if an account of this name could have the group of its name: there is none, or one that is nobody's
+    /// yet, as groupadd(8) makes it for an account.
+    ///
+    /// # Errors
+    /// As [`person`](Self::person).
+    pub fn is_free(&self, name: &str) -> Result<bool, Failure> {
+        let Some(group) = self.group(name)? else {
+            return Ok(true);
+        };
+        let is_primary = self.people()?.iter().any(|other| other.gid == group.gid);
+        Ok(group.gid >= FIRST_OF_PEOPLE && group.members.is_empty() && !is_primary)
     }
 
     /// The names of all groups that `person` is in; a group without a name is left out unless it is

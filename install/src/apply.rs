@@ -25,6 +25,7 @@ use crate::{
     },
     judge, print,
     root::Root,
+    say,
     settings::{self, Settings},
     source::{self, Source},
 };
@@ -252,11 +253,11 @@ pub fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usi
             Ok(Standing::Right) => {}
             Ok(Standing::Missing) => {
                 changes += 1;
-                print(&format!("made     {item}"))?;
+                say(&format!("made     {item}"));
             }
             Ok(Standing::Differs(what)) => {
                 changes += 1;
-                print(&format!("changed  {item}: {what}"))?;
+                say(&format!("changed  {item}: {what}"));
             }
             Err(problem) => {
                 return Err(Failure::HalfWay {
@@ -323,6 +324,15 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
     if old.name == now.name {
         return failure;
     }
+    if old.authd_schema < now.authd_schema {
+        return half_way(
+            failure,
+            &format!(
+                "{} stays, because the kai-authd of {} may not know the tables that the database has by now",
+                now.name, old.name
+            ),
+        );
+    }
     let restore = || -> Result<(), Failure> {
         let source = Source::open(&root.shown(&versions::directory(&old.name)))?;
         // Both links as they were: what failed is no version to go back to, and not kept.
@@ -339,6 +349,11 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
         Ok(()) => format!("{} runs again", old.name),
         Err(problem) => format!("{} does not run again either: {problem}", old.name),
     };
+    half_way(failure, &word)
+}
+
+/// The failure, and what was done about it.
+fn half_way(failure: Failure, word: &str) -> Failure {
     match failure {
         Failure::HalfWay { problem, done } => Failure::HalfWay {
             problem,
@@ -346,7 +361,7 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
         },
         other => Failure::HalfWay {
             problem: Box::new(other),
-            done: word,
+            done: word.to_owned(),
         },
     }
 }

@@ -32,6 +32,8 @@ const SUDOERS: &str = "/etc/sudoers.d";
 const TMPFILES: &str = "/etc/tmpfiles.d";
 const SYSUSERS: &str = "/etc/sysusers.d";
 const SSHD: &str = "/etc/ssh/sshd_config.d";
+/// How kai's file there begins.
+const DENIED: &str = "# Accounts that kai made for agents alone.";
 
 /// All that there shall be.
 pub type Desired = Vec<Box<dyn Item>>;
@@ -167,14 +169,18 @@ pub fn accounts(root: &Root, settings: &Settings) -> Result<Desired, Failure> {
         let lingers = Path::new("/var/lib/systemd/linger").join(name.as_str());
         list.push(Box::new(Absent(lingers)));
     }
-    if !closed.is_empty() && root.look(SSHD.as_ref())?.is_some() {
+    let denied = Path::new(SSHD).join("kai.conf");
+    if closed.is_empty() {
+        let is_ours = |text: String| text.starts_with(DENIED);
+        if root.read_text(&denied)?.is_some_and(is_ours) {
+            list.push(Box::new(Absent(denied)));
+        }
+    } else if root.look(SSHD.as_ref())?.is_some() {
         let names: Vec<&str> = closed.iter().map(|name| name.as_str()).collect();
+        let names = names.join(" ");
         list.push(Box::new(text(
-            Path::new(SSHD).join("kai.conf"),
-            &format!(
-                "# Accounts that kai made for agents alone.\nDenyUsers {}\n",
-                names.join(" ")
-            ),
+            denied,
+            &format!("{DENIED}\nDenyUsers {names}\n"),
             0o644,
         )));
     }

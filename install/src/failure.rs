@@ -62,7 +62,8 @@ pub enum Failure {
     Link(PathBuf),
     /// A directory on the way belongs to somebody else.
     #[error(
-        "{path}: belongs to uid {owner}, who could change all below it; mend it with: chown root {path}"
+        "{path}: belongs to uid {owner}, who could change all below it; if it is to be root's: chown root {path}; \
+         otherwise name another place"
     )]
     ForeignDirectory {
         /// Which.
@@ -81,7 +82,7 @@ pub enum Failure {
     /// A secret is somebody else's, or open to them.
     #[error(
         "{path}: has owner {owner} and mode {mode:04o}, so other accounts may know or have changed it; \
-         if you trust it: chown root:root {path} && chmod {wanted:04o} {path}"
+         if you trust it: chown {wanted_owner} {path} && chmod {wanted:04o} {path}"
     )]
     ForeignSecret {
         /// Which.
@@ -90,6 +91,8 @@ pub enum Failure {
         owner: u32,
         /// Its mode.
         mode: u32,
+        /// Whose it should be, as chown(1) takes it.
+        wanted_owner: String,
         /// What its mode should be.
         wanted: u32,
     },
@@ -171,6 +174,12 @@ pub enum Failure {
          its agent run under it, or name another account"
     )]
     NotMadeByKai(AccountName),
+    /// A group that an account would get is others'.
+    #[error(
+        "there is a group {0} already, which is the host's or has others in it; name another account, or remove \
+         the group"
+    )]
+    TakenGroup(AccountName),
     /// A uid is another account's.
     #[error(
         "uid {uid}, which {account} shall have, is that of {other}; give another `uid`, or none"
@@ -233,7 +242,8 @@ pub enum Failure {
     /// The older version cannot read the newer one's database.
     #[error(
         "{from} cannot be left for {to}: its kai-authd does not know the tables that the database now has; \
-         restore a copy of the database that {to} made, with kai-auth init --restore"
+         what leads back is a copy that {to} made: kai-install uninstall --purge, install {to}'s package, and restore \
+         the copy as README.md says"
     )]
     Schema {
         /// The version that runs.

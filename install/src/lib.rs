@@ -148,6 +148,12 @@ fn status_of(verdict: Verdict) -> ExitCode {
     }
 }
 
+/// Says what was done in the middle of a change, which goes on where nobody listens any more; what is printed
+/// when it has ended fails then.
+fn say(text: &str) {
+    let _ = print(text);
+}
+
 /// Not println: a closed pipe is an error to report, not a panic.
 fn print(text: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::io("standard output", error))

@@ -11,6 +11,7 @@ use crate::{
     items::{Goes, secrets::CURRENT, versions},
     print,
     root::Root,
+    say,
     settings::Settings,
     source::Source,
     tools,
@@ -40,19 +41,34 @@ pub fn run(asked: &Uninstall) -> Result<ExitCode, Failure> {
         _ => asked.place.settings(&root)?,
     };
     let source = match versions::at(&root, CURRENT.as_ref())? {
-        Some(current) => Source::open(&root.shown(&versions::directory(&current.name)))?,
+        // What went with the copy that runs, its package may still have.
+        Some(current) => Source::open(&root.shown(&versions::directory(&current.name)))
+            .or_else(|_| Source::open(&asked.place.source))?,
         None => Source::open(&asked.place.source)?,
     };
     let mut removed = 0;
+    let mut kept = None;
     for item in desired(&root, &settings, &source)?.iter().rev() {
         let goes = match item.goes() {
             Goes::WithKai => true,
             Goes::WithData => asked.purge,
             Goes::Never => false,
         };
-        if goes && item.take_away(&root)? {
-            print(&format!("removed  {item}"))?;
-            removed += 1;
+        if !goes {
+            continue;
+        }
+        match item.take_away(&root) {
+            Ok(false) => {}
+            Ok(true) => {
+                say(&format!("removed  {item}"));
+                removed += 1;
+            }
+            // Whoever has files in it may have made more of them meanwhile; the rest goes all the same.
+            Err(problem) if item.goes() == Goes::WithData => {
+                say(&format!("kept     {item}: {problem}"));
+                kept.get_or_insert(problem);
+            }
+            Err(problem) => return Err(problem),
         }
     }
     if root.is_host() && removed > 0 {
@@ -74,6 +90,12 @@ pub fn run(asked: &Uninstall) -> Result<ExitCode, Failure> {
         print(
             "left     configuration, secrets, logs and users' data; to remove them: kai-install uninstall --purge",
         )?;
+    }
+    if let Some(problem) = kept {
+        return Err(Failure::HalfWay {
+            problem: Box::new(problem),
+            done: format!("{removed} things were removed; run it again for what was kept"),
+        });
     }
     print(&match removed {
         0 => "nothing was there to remove".to_owned(),

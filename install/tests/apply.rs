@@ -219,7 +219,7 @@ fn a_way_back_that_the_database_rules_out_is_announced_and_refused() {
     );
     assert_eq!(back.status.code(), Some(1), "{}", said(&back));
     assert!(
-        said(&back).contains("kai-auth init --restore"),
+        said(&back).contains("kai-install uninstall --purge"),
         "{}",
         said(&back)
     );
@@ -228,6 +228,82 @@ fn a_way_back_that_the_database_rules_out_is_announced_and_refused() {
             .unwrap()
             .to_str(),
         Some("0.2.0")
+    );
+}
+
+#[test]
+fn a_failed_upgrade_stays_where_the_database_rules_the_way_back_out() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    ground.make_package("new", "0.2.0");
+    let version = ground.beside("new/version.yaml");
+    fs::write(&version, "version: 0.2.0\nauthd_schema: 2\n").unwrap();
+    // What is tidied away last cannot be: it is a directory.
+    let in_the_way = ground.path("etc/kai/credentials/telegram-token.cred");
+    fs::create_dir(&in_the_way).unwrap();
+
+    let failed = ground.install_from("new", &["apply"]);
+    let link = || fs::read_link(ground.path("opt/kai/current")).unwrap();
+    let stays = link();
+    fs::remove_dir(&in_the_way).unwrap();
+    let mended = ground.install_from("new", &["apply"]);
+
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(said(&failed).contains("0.2.0 stays"), "{}", said(&failed));
+    assert_eq!(stays, Path::new("0.2.0"));
+    assert!(mended.status.success(), "{}", said(&mended));
+    // The same with tables that both know goes back.
+    ground.make_package("newest", "0.3.0");
+    let version = ground.beside("newest/version.yaml");
+    fs::write(&version, "version: 0.3.0\nauthd_schema: 2\n").unwrap();
+    fs::create_dir(&in_the_way).unwrap();
+    let failed = ground.install_from("newest", &["apply"]);
+    assert!(said(&failed).contains("0.2.0"), "{}", said(&failed));
+    assert_eq!(link(), Path::new("0.2.0"));
+}
+
+#[test]
+fn an_output_that_nobody_reads_stops_no_change() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    ground.make_package("new", "0.2.0");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let mut command = ground.command(&["apply"]);
+    command.arg("--source").arg(ground.beside("new"));
+    let output = command.stdout(writer).output().unwrap();
+
+    assert!(
+        said(&output).contains("standard output"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        said(&ground.install_from("new", &["apply"])).starts_with("nothing changed"),
+        "it went on to its end"
+    );
+}
+
+#[test]
+fn a_service_that_opens_its_own_directory_keeps_nobody_from_an_upgrade() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    let listing = ground.listing();
+    let its_own = ground.path("var/lib/kai/gateway");
+    set_mode(&its_own, 0o755);
+
+    let said_first = ground.done(&["apply"]);
+
+    assert!(said_first.contains("has mode 0755"), "{said_first}");
+    assert_eq!(ground.listing(), listing);
+    std::os::unix::fs::chown(&its_own, Some(1500), None).unwrap();
+    let refused = ground.install(&["apply"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("chown kai-gateway:kai-gateway"),
+        "{}",
+        said(&refused)
     );
 }
 

@@ -126,6 +126,20 @@ fn an_installed_token_is_nowhere_as_it_is_and_a_second_run_changes_nothing() {
 }
 
 #[test]
+fn a_new_token_that_was_written_beside_the_encrypted_one_is_taken_and_not_lost() {
+    let Some(ground) = new_ground() else { return };
+    apply(&ground).unwrap();
+    ground.write(PLAIN, &format!("{OTHER}\n"), 0o600);
+
+    let changes = apply(&ground).unwrap();
+
+    assert!(changes > 0);
+    assert_eq!(given(&ground), OTHER);
+    assert_eq!(holders(&ground.root(), OTHER), [""; 0]);
+    assert_eq!(apply(&ground).unwrap(), 0);
+}
+
+#[test]
 fn wherever_the_move_from_a_plain_file_ends_the_gateway_starts_and_the_token_is_not_lost() {
     let Some(ground) = new_ground() else { return };
     // With the token in install.yaml still, and without it.

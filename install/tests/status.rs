@@ -4,7 +4,7 @@
 mod ground;
 mod skipped;
 
-use std::{fs, os::unix::process::CommandExt};
+use std::{fs, os::unix::process::CommandExt, process::Command};
 
 use ground::{Ground, TOKEN, said, set_mode};
 use serde_json::Value;
@@ -129,6 +129,15 @@ fn what_others_put_beside_kai_s_versions_stays() {
     ground.write("opt/kai/kai/main.py", "an older kai", 0o644);
     ground.done(&["apply"]);
     ground.write("opt/kai/1-notes/mine", "mine", 0o644);
+    // A copy of a version, and a checkout, which have one's description.
+    for theirs in ["opt/kai/keep-0.1.0", "opt/kai/install"] {
+        ground.write(
+            &format!("{theirs}/version.yaml"),
+            "version: 0.1.0\nauthd_schema: 1\n",
+            0o644,
+        );
+    }
+    assert!(ground.done(&["apply"]).starts_with("nothing changed"));
 
     let said = ground.done(&["uninstall", "--purge"]);
 
@@ -139,7 +148,40 @@ fn what_others_put_beside_kai_s_versions_stays() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
+fn a_purge_is_held_up_by_nothing_that_users_make_below_their_own_directories() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    let mut deep = ground.path("var/lib/kai/users/alice");
+    deep.extend(std::iter::repeat_n("d", 200));
+    fs::create_dir_all(&deep).unwrap();
+
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_kai-install"))
+        .args(["uninstall", "--purge", "--root"])
+        .arg(ground.root())
+        .arg("--source")
+        .arg(ground.beside("package"))
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!ground.path("var/lib/kai").exists());
+}
+
+#[test]
+fn a_damaged_copy_of_what_runs_keeps_nobody_from_taking_it_away() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    fs::remove_dir_all(ground.path("opt/kai/0.1.0/systemd")).unwrap();
+
+    ground.done(&["uninstall"]);
+
+    assert!(!ground.path("opt/kai").exists());
 }
 
 #[test]

@@ -53,6 +53,46 @@ fn users_come_and_go_and_comments_stay() {
 }
 
 #[test]
+fn who_was_taken_out_of_the_table_by_hand_can_be_added_anew_and_apply_goes_on() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    let (status, said) = user(
+        &ground,
+        &["add", "bob", "--telegram-id", "13", "--create-account"],
+    );
+    assert_eq!(status, Some(0), "{said}");
+    ground.write("etc/kai/users.yaml", "users: []\n", 0o600);
+
+    // The same person, with an account of theirs.
+    let (status, said) = user(
+        &ground,
+        &["add", "bob", "--telegram-id", "13", "--os-user", "carol"],
+    );
+
+    assert_eq!(status, Some(0), "{said}");
+    ground.done(&["apply"]);
+    assert!(ground.done(&["apply"]).starts_with("nothing changed"));
+}
+
+#[test]
+fn the_last_of_kai_s_accounts_takes_the_rule_for_sshd_with_it() {
+    let Some(ground) = Ground::new() else { return };
+    fs::create_dir_all(ground.path("etc/ssh/sshd_config.d")).unwrap();
+    ground.done(&["apply"]);
+    let rule = ground.path("etc/ssh/sshd_config.d/kai.conf");
+    assert!(rule.exists());
+
+    let (status, said) = user(&ground, &["remove", "Alice"]);
+
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!rule.exists());
+    // One of the admin's own by that name is none of kai's.
+    fs::write(&rule, "DenyUsers mallory\n").unwrap();
+    assert!(ground.done(&["apply"]).starts_with("nothing changed"));
+    assert!(rule.exists());
+}
+
+#[test]
 fn what_the_broker_would_refuse_is_refused_and_changes_nothing() {
     let Some(ground) = Ground::new() else { return };
     ground.done(&["apply"]);

@@ -25,7 +25,7 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
     fn settings(ground: &Ground, more: &str) {
         ground.settings(&format!("{}{more}\n", AGENT.get().unwrap()));
     }
-    let cases: [Wrong; 32] = [
+    let cases: [Wrong; 34] = [
         (
             "no settings",
             |g| fs::remove_file(g.path("etc/kai/install.yaml")).unwrap(),
@@ -96,6 +96,24 @@ fn wrong_input_is_one_sentence_and_changes_nothing() {
             "a taken uid",
             |g| settings(g, &format!("{ALICE}, uid: 1500}}]")),
             "uid 1500, which alice shall have, is that of carol",
+        ),
+        (
+            "a group of the host's",
+            |g| {
+                settings(
+                    g,
+                    "users: [{telegram_id: 1, name: n, os_user: sudo, create: true}]",
+                )
+            },
+            "there is a group sudo already",
+        ),
+        (
+            "a directory of others on the way",
+            |g| {
+                fs::create_dir_all(g.path("opt/kai")).unwrap();
+                chown(g.path("opt"), Some(1500), None).unwrap();
+            },
+            "root/opt: belongs to uid 1500",
         ),
         (
             "a home of others",

@@ -76,7 +76,15 @@ pub fn gateway_account(name: &str, found: &Result<Option<Ids>, String>) -> Findi
 /// else's.
 pub fn token(path: &Path, look: &Look, gateway: Option<Ids>) -> Finding {
     let shown = path.display();
-    let mend = format!("write the line from @BotFather to {shown}, with owner root and mode 0600");
+    let mend = if path
+        .extension()
+        .is_some_and(|extension| extension == "cred")
+    {
+        "give the token again: kai-install config --token-file FILE, then kai-install apply"
+            .to_owned()
+    } else {
+        format!("write the line from @BotFather to {shown}, with owner root and mode 0600")
+    };
     let seen = match secret(path, look, &mend) {
         Ok(seen) => seen,
         Err(finding) => return finding,

@@ -152,6 +152,9 @@ impl Item for Closed {
                     other: other.name,
                 });
             }
+            if !accounts.is_free(self.name.as_str())? {
+                return Err(Failure::TakenGroup(self.name.clone()));
+            }
             // Whoever has that number now would be handed the home, or the account somebody's files.
             if let Some(home) = root.look(self.home().as_ref())?
                 && home.access.uid != 0

@@ -102,6 +102,7 @@ impl Item for KaiYaml {
                 path: root.shown(CONFIG.as_ref()),
                 owner: found.access.uid,
                 mode: found.access.mode,
+                wanted_owner: "root:root".to_owned(),
                 wanted: 0o644,
             });
         }

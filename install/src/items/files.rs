@@ -25,7 +25,8 @@ pub struct Directory {
     pub user: String,
     /// Whose group.
     pub group: String,
-    /// Its permission bits. Where only its owner may enter, what others did to it is not repaired.
+    /// Its permission bits. Where only its owner may enter, what others did to it is not repaired, nor what root
+    /// did to its own.
     pub mode: u32,
     /// When it goes, with all that is below it.
     pub goes: Goes,
@@ -67,12 +68,15 @@ impl Item for Directory {
             return Ok(Standing::Differs("waits for its account".to_owned()));
         };
         let is_secret = self.mode & 0o077 == 0;
-        let opened = found.access.uid != wanted.uid || found.access.mode & 0o077 != 0;
-        if is_secret && opened {
+        let is_foreign = found.access.uid != wanted.uid;
+        // What an account that is not root's opened of its own is its own loss, and keeps nobody from what follows.
+        let is_open = found.access.mode & 0o077 != 0 && wanted.uid == 0;
+        if is_secret && (is_foreign || is_open) {
             return Err(Failure::ForeignSecret {
                 path: root.shown(&self.path),
                 owner: found.access.uid,
                 mode: found.access.mode,
+                wanted_owner: format!("{}:{}", self.user, self.group),
                 wanted: self.mode,
             });
         }

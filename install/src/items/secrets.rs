@@ -47,6 +47,7 @@ pub fn is_root_s_alone(root: &Root, path: &Path) -> Result<bool, Failure> {
             path: root.shown(path),
             owner: found.access.uid,
             mode: found.access.mode,
+            wanted_owner: "root:root".to_owned(),
             wanted: SECRET,
         });
     }

@@ -27,23 +27,24 @@ pub fn directory(version: &str) -> PathBuf {
     Path::new(PLACE).join(version)
 }
 
-/// True for the directory of a version, also of one that was begun: the first that is put into it are directories.
+/// True for the directory of a version, whose name begins with a digit, also of one that was begun: the first that
+/// is put into it are directories. What else there is below [`PLACE`] is somebody's own.
 fn is_version(root: &Root, path: &Path) -> Result<bool, Failure> {
     let is_directory = root
         .look(path)?
         .is_some_and(|found| found.kind == Kind::Directory);
-    if !is_directory {
-        return Ok(false);
-    }
-    let names = root.names(path)?;
-    let begun = ["systemd", "sudoers.d"];
     let is_named = path.file_name().is_some_and(|name| {
         name.as_encoded_bytes()
             .first()
             .is_some_and(u8::is_ascii_digit)
     });
+    if !is_directory || !is_named {
+        return Ok(false);
+    }
+    let names = root.names(path)?;
+    let begun = ["systemd", "sudoers.d"];
     Ok(names.iter().any(|name| name == source::VERSION)
-        || is_named && names.iter().all(|name| begun.contains(&name.as_str())))
+        || names.iter().all(|name| begun.contains(&name.as_str())))
 }
 
 /// The version that the link at `path` leads to, if it does.

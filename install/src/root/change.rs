@@ -17,7 +17,7 @@ use nix::{
 };
 
 use super::{Access, Found, Root};
-use crate::failure::Failure;
+use crate::{failure::Failure, tools};
 
 impl Root {
     /// Makes the directory at `path`, in one step with this access, or gives it to the one that is there.
@@ -215,7 +215,17 @@ impl Root {
         let through = PathBuf::from(format!("/proc/self/fd/{}", place.directory.as_raw_fd()))
             .join(&place.name);
         let removed = match std::fs::symlink_metadata(&through) {
-            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&through),
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&through).or_else(|_| {
+                // It holds a descriptor for each level, and its owner may have made more than can be held.
+                let process = std::process::id();
+                let through = PathBuf::from(format!("/proc/{process}"))
+                    .join(format!("fd/{}", place.directory.as_raw_fd()))
+                    .join(&place.name);
+                let words = ["-rf", "--one-file-system", "--", &through.to_string_lossy()];
+                tools::run("rm", &words, None)
+                    .map(drop)
+                    .map_err(io::Error::other)
+            }),
             Ok(_) => std::fs::remove_file(&through),
             Err(error) => Err(error),
         };

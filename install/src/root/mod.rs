@@ -376,8 +376,10 @@ impl Root {
             match found.kind {
                 Kind::Directory => {
                     if !is_trusted(found.access.uid) {
+                        // Which one on the way it is.
+                        let at = format!("/proc/self/fd/{}", step.as_raw_fd());
                         return Err(Failure::ForeignDirectory {
-                            path: self.shown(path),
+                            path: std::fs::read_link(at).unwrap_or_else(|_| self.shown(path)),
                             owner: found.access.uid,
                         });
                     }

@@ -177,6 +177,10 @@ fn list(users: &Users, as_json: bool) -> Result<(), Failure> {
 
 fn add(root: &Root, old: &str, user: User) -> Result<(), Failure> {
     let before = judge_users(root, old, &[])?;
+    if before.get(user.telegram_id).is_some() {
+        // Which is refused below; of a run that was killed the broker may not have been told.
+        reload(root)?;
+    }
     let mut entry = vec![
         ("telegram_id", i64::from(user.telegram_id).to_string()),
         ("name", quoted(user.name.as_str())),
@@ -198,7 +202,12 @@ fn add(root: &Root, old: &str, user: User) -> Result<(), Failure> {
     // An account that cannot be used is refused before anything is written.
     look(root, &accounts)?;
     note(root, |settings| {
-        settings.users.retain(|known| known.os_user != user.os_user);
+        // Whoever is in it and in the table no more was taken out of that by hand.
+        settings.users.retain(|known| {
+            known.os_user != user.os_user
+                && known.name != user.name
+                && known.telegram_id != user.telegram_id
+        });
         settings.users.push(user.clone());
     })?;
     bring_about_accounts(root, &only)?;
@@ -219,6 +228,9 @@ fn remove(root: &Root, old: &str, name: &UserName) -> Result<(), Failure> {
             return Err(unusual(root, Unusual));
         }
         put(root, old, &new)?;
+    } else {
+        // Of a run that was killed the broker may not have been told.
+        reload(root)?;
     }
     let mut noted = None;
     note(root, |settings| {
@@ -271,13 +283,26 @@ fn note(root: &Root, with: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
     if settings == before {
         return Ok(());
     }
-    root.write(path, &mut settings.render().as_bytes(), found.access)
+    let text = settings.render();
+    // What cannot be read again would stand against every later command.
+    Settings::parse(path, &text)?;
+    root.write(path, &mut text.as_bytes(), found.access)
 }
 
 /// Writes the table, and has the broker take it; if it does not, the old one is back.
 fn put(root: &Root, old: &str, new: &str) -> Result<(), Failure> {
     let write = |text: &str| root.write(USERS.as_ref(), &mut text.as_bytes(), Access::root(0o600));
     write(new)?;
+    reload(root).or_else(|problem| {
+        write(old)?;
+        Err(Failure::Users(format!(
+            "the broker does not take the new table, and the old one is back: {problem}"
+        )))
+    })
+}
+
+/// Has the broker take the table, if one runs.
+fn reload(root: &Root) -> Result<(), Failure> {
     let broker = Path::new(CURRENT).join("kai-broker");
     let runs = root.is_host()
         && tools::run(
@@ -296,9 +321,5 @@ fn put(root: &Root, old: &str, new: &str) -> Result<(), Failure> {
     if output.status.success() {
         return Ok(());
     }
-    write(old)?;
-    Err(Failure::Users(format!(
-        "the broker does not take the new table, and the old one is back: {}",
-        tools::last_line(&output)
-    )))
+    Err(Failure::Users(tools::last_line(&output)))
 }
