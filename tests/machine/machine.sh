@@ -63,8 +63,11 @@ make_debian() {
   rm -f "$tree/etc/resolv.conf"
   echo kai-machine >"$tree/etc/hostname"
   printf '127.0.0.1 localhost kai-machine\n::1 localhost\n' >"$tree/etc/hosts"
-  # Nothing is to happen beside the tests.
-  rm -f "$tree"/etc/systemd/system/*.target.wants/*.timer "$tree"/etc/systemd/system/getty.target.wants/*
+  # Nothing is to happen beside the tests, and a login prompt would take the console away.
+  rm -f "$tree"/etc/systemd/system/*.target.wants/{*.timer,e2scrub_reap.service}
+  rm -f "$tree"/etc/systemd/system/getty.target.wants/*
+  ln -s /dev/null "$tree/etc/systemd/system/console-getty.service"
+  ln -s /dev/null "$tree/etc/systemd/system/serial-getty@.service"
 }
 
 # Boots the tree $1, which has linux-image-cloud-amd64, in a virtual machine without a network, for at most $2
