@@ -60,6 +60,8 @@ fn main() {
     used::each_agent_has_its_users_account(&machine);
     used::alice_works_while_bob_is_idle(&machine, &given);
     used::an_admin_may_look_and_do_nothing(&machine);
+    used::services_have_what_they_need_and_no_more(&machine);
+    used::a_killed_change_of_users_is_made_good(&machine);
     used::the_walls_hold(&machine);
     used::each_service_comes_back(&machine);
 

@@ -1,6 +1,6 @@
 //! An installed kai, as its users and admins have it from day to day.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use kai_emulators::messages_api::{Match, Reply};
 
@@ -110,6 +110,61 @@ pub fn an_admin_may_look_and_do_nothing(machine: &Machine) {
         assert_ne!(said.status, Some(0), "{command}: {}", said.text);
         assert!(said.text.contains("password"), "{command}: {}", said.text);
     }
+}
+
+/// Each of the two services that hold secrets can execute its own program and no other of kai's, and the broker does
+/// not see the bot's token.
+pub fn services_have_what_they_need_and_no_more(machine: &Machine) {
+    let within = |service: &str, command: &str| {
+        let pid = machine.main_process(service).unwrap();
+        machine.run(&format!("nsenter --target {pid} --mount {command}"))
+    };
+    for name in ["kai-authd", "kai-gateway"] {
+        let own = within(name, &format!("/opt/kai/current/{name} --version"));
+        assert_eq!(own.status, Some(0), "{}", own.text);
+        for other in [
+            "/opt/kai/current/kai-broker",
+            "/opt/kai/agent/current/claude",
+            "/usr/bin/id",
+        ] {
+            let said = within(name, &format!("{other} --version"));
+            assert!(
+                said.text.contains("Permission denied"),
+                "{other}: {}",
+                said.text
+            );
+        }
+    }
+    let tokens = "/etc/kai/credentials/telegram-token /etc/kai/credentials/telegram-token.cred";
+    assert!(machine.run_quietly(&format!("cat {tokens} 2>/dev/null | grep -q .")));
+    let seen = within("kai-broker", &format!("sh -c 'cat {tokens} 2>/dev/null'"));
+    assert_eq!(seen.text, "");
+}
+
+/// Where `user add` and `user remove` were killed between the table and the broker, doing it again tells the broker.
+pub fn a_killed_change_of_users_is_made_good(machine: &Machine) {
+    let table = Path::new("/etc/kai/users.yaml");
+    let has_bob = || machine.done("sudo kai-broker status").contains("bob");
+    let with_bob = fs::read(table).unwrap();
+    machine.done("sudo kai-install user remove bob");
+    let without_bob = fs::read(table).unwrap();
+    assert!(!has_bob());
+
+    fs::write(table, &with_bob).unwrap();
+    assert!(!has_bob());
+    let add = "sudo kai-install user add bob --telegram-id 1002 --create-account";
+    assert_eq!(machine.run(add).status, Some(1));
+    assert!(has_bob());
+
+    fs::write(table, &without_bob).unwrap();
+    assert!(has_bob());
+    assert_eq!(
+        machine.run("sudo kai-install user remove bob").status,
+        Some(1)
+    );
+    assert!(!has_bob());
+    machine.done(add);
+    assert!(has_bob());
 }
 
 /// The probe finds nothing open in alice's walls, on this very machine.
