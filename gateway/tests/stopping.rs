@@ -15,8 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kai_proto::conversation::{Outcome, ToWorker};
-use stage::{ALICE, LONG, Stage};
+use kai_proto::{
+    conversation::{Outcome, ToWorker},
+    ids::PromptId,
+};
+use stage::{ALICE, LONG, Stage, peers::Worker};
 
 #[test]
 fn a_gateway_that_is_told_to_stop_ends_well() {
@@ -72,15 +75,21 @@ fn the_service_manager_hears_that_it_is_ready_alive_and_stopping() {
     );
 }
 
-#[test]
-fn a_gateway_that_stops_lets_a_turn_finish_and_begins_none() {
-    let mut stage = Stage::new();
+/// A turn of alice's of which half is said.
+fn half_said(stage: &Stage) -> (Worker, PromptId) {
     stage.says(ALICE, "long work");
     let worker = stage.worker(ALICE);
     let prompt = worker.prompt().id;
     worker.accept(prompt);
     worker.text(prompt, "half");
     stage.wait_for(ALICE, "half");
+    (worker, prompt)
+}
+
+#[test]
+fn a_gateway_that_stops_lets_a_turn_finish_and_begins_none() {
+    let mut stage = Stage::new();
+    let (worker, prompt) = half_said(&stage);
 
     stage.terminate_gateway();
     let late = stage.says(ALICE, "and then this");
@@ -107,12 +116,7 @@ fn a_turn_that_does_not_finish_in_time_is_stopped_and_its_user_told() {
     stage.authd.start();
     stage.broker.start();
     stage.start_gateway();
-    stage.says(ALICE, "long work");
-    let worker = stage.worker(ALICE);
-    let prompt = worker.prompt().id;
-    worker.accept(prompt);
-    worker.text(prompt, "half");
-    stage.wait_for(ALICE, "half");
+    let (worker, _) = half_said(&stage);
 
     let began = Instant::now();
     stage.terminate_gateway();
@@ -135,12 +139,7 @@ fn a_turn_that_does_not_finish_in_time_is_stopped_and_its_user_told() {
 #[test]
 fn a_turn_that_a_stopping_gateway_waits_for_can_be_stopped() {
     let mut stage = Stage::new();
-    stage.says(ALICE, "long work");
-    let worker = stage.worker(ALICE);
-    let prompt = worker.prompt().id;
-    worker.accept(prompt);
-    worker.text(prompt, "half");
-    stage.wait_for(ALICE, "half");
+    let (worker, prompt) = half_said(&stage);
     stage.terminate_gateway();
     std::thread::sleep(Duration::from_millis(300));
     stage.says(ALICE, "/stop");

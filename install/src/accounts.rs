@@ -125,7 +125,7 @@ impl<'a> Accounts<'a> {
     ///
     /// # Errors
     /// As [`person`](Self::person).
-    pub fn is_free(&self, name: &str) -> Result<bool, Failure> {
+    pub fn is_group_free(&self, name: &str) -> Result<bool, Failure> {
         let Some(group) = self.group(name)? else {
             return Ok(true);
         };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::items::token::ENCRYPTED;
 
 /// What kind of thing stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +77,7 @@ pub fn gateway_account(name: &str, found: &Result<Option<Ids>, String>) -> Findi
 /// else's.
 pub fn token(path: &Path, look: &Look, gateway: Option<Ids>) -> Finding {
     let shown = path.display();
-    let mend = if path
-        .extension()
-        .is_some_and(|extension| extension == "cred")
-    {
+    let mend = if path == Path::new(ENCRYPTED) {
         "give the token again: kai-install config --token-file FILE, then kai-install apply"
             .to_owned()
     } else {

@@ -152,7 +152,7 @@ impl Item for Closed {
                     other: other.name,
                 });
             }
-            if !accounts.is_free(self.name.as_str())? {
+            if !accounts.is_group_free(self.name.as_str())? {
                 return Err(Failure::TakenGroup(self.name.clone()));
             }
             // Whoever has that number now would be handed the home, or the account somebody's files.

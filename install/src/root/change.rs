@@ -212,15 +212,12 @@ impl Root {
         let Some(place) = self.place(path)? else {
             return Ok(());
         };
-        let through = PathBuf::from(format!("/proc/self/fd/{}", place.directory.as_raw_fd()))
-            .join(&place.name);
+        // By this process's number, so that it is the same place to a program that it starts.
+        let (process, directory) = (std::process::id(), place.directory.as_raw_fd());
+        let through = PathBuf::from(format!("/proc/{process}/fd/{directory}")).join(&place.name);
         let removed = match std::fs::symlink_metadata(&through) {
             Ok(found) if found.is_dir() => std::fs::remove_dir_all(&through).or_else(|_| {
                 // It holds a descriptor for each level, and its owner may have made more than can be held.
-                let process = std::process::id();
-                let through = PathBuf::from(format!("/proc/{process}"))
-                    .join(format!("fd/{}", place.directory.as_raw_fd()))
-                    .join(&place.name);
                 let words = ["-rf", "--one-file-system", "--", &through.to_string_lossy()];
                 tools::run("rm", &words, None)
                     .map(drop)
