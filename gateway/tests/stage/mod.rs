@@ -4,12 +4,13 @@
 
 pub mod authd;
 pub mod peers;
+mod program;
 pub mod second_factor;
 
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use std::{
 use authd::Authd;
 use kai_emulators::bot_api::{BotApi, BotApiOptions, ChatId, Message, Sent, UserId};
 use peers::{Broker, Worker};
+use program::Program;
+use tempfile::TempDir;
 
 /// An account without any privilege, which Linux reserves for that (`nobody`).
 const NOBODY: u32 = 65534;
@@ -31,7 +34,8 @@ pub struct Stage {
     pub telegram: BotApi,
     pub broker: Broker,
     pub authd: Authd,
-    directory: tempfile::TempDir,
+    directory: TempDir,
+    program: Program,
     gateway: Option<Child>,
 }
 
@@ -101,6 +105,7 @@ impl Stage {
             authd: Authd::new(place.join("run/gateway/authd.sock")),
             telegram,
             directory,
+            program: Program::reachable(),
             gateway: None,
         }
     }
@@ -127,7 +132,7 @@ impl Stage {
             .append(true)
             .open(self.log_file())
             .unwrap();
-        let mut command = Command::new(reachable(env!("CARGO_BIN_EXE_kai-gateway")));
+        let mut command = Command::new(self.program.path());
         command
             .arg("--config")
             .arg(self.directory.path().join("kai.yaml"))
@@ -253,27 +258,4 @@ pub fn eventually(what: &str, look: impl Fn() -> bool) {
         assert!(start.elapsed() < LONG, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The program at a place where an account without privileges can execute it: a checkout may stand
-/// in a home that only its owner can enter.
-fn reachable(program: &str) -> PathBuf {
-    use std::sync::OnceLock;
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    let open_to_all = |path: &Path| {
-        path.ancestors().skip(1).all(|directory| {
-            fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-        })
-    };
-    if !is_root() || open_to_all(Path::new(program)) {
-        return program.into();
-    }
-    COPY.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap().keep();
-        fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
-        let copy = directory.join("kai-gateway");
-        fs::copy(program, &copy).unwrap();
-        copy
-    })
-    .clone()
 }

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 /// Longest configuration file or secret, in bytes.
 const LONGEST: u64 = 1024 * 1024;
+/// With less than 32 bytes left, `read_to_end` looks for the end by way of its stack.
+const SPARE: usize = 64;
 
 /// Who may own a file and who may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,9 @@ pub enum Distrust {
     /// It is longer than any configuration is.
     #[error("{0}: is longer than 1 MiB")]
     TooLong(PathBuf),
+    /// It became longer since it was opened.
+    #[error("{0}: changed while it was read; try again")]
+    Changed(PathBuf),
     /// It is not text.
     #[error("{0}: is not UTF-8 text")]
     NotText(PathBuf),
@@ -81,6 +86,8 @@ pub enum Distrust {
 pub struct TrustedFile {
     file: File,
     path: PathBuf,
+    /// In bytes.
+    length: u64,
 }
 
 impl TrustedFile {
@@ -134,25 +141,27 @@ impl TrustedFile {
         Ok(Self {
             file,
             path: path.to_owned(),
+            length: found.len(),
         })
     }
 
     /// Its whole text, wiped from memory when dropped.
     ///
     /// # Errors
-    /// [`Distrust::Io`], [`Distrust::TooLong`] or [`Distrust::NotText`].
+    /// [`Distrust::Io`], [`Distrust::Changed`] or [`Distrust::NotText`].
     pub fn read(self) -> Result<Zeroizing<String>, Distrust> {
-        // Room for all of it at once: a buffer that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
+        // Room for all of it at once, and for what `read_to_end` wants to have left at the end: a buffer that
+        // grows leaves copies behind. No more: wiped, it is memory that a daemon keeps.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.length as usize + SPARE));
         self.file
-            .take(LONGEST + 1)
+            .take(self.length + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| Distrust::Io {
                 path: self.path.clone(),
                 error,
             })?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(Distrust::TooLong(self.path));
+        if bytes.len() as u64 > self.length {
+            return Err(Distrust::Changed(self.path));
         }
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(Zeroizing::new(text.to_owned())),
@@ -234,5 +243,15 @@ mod tests {
             .read()
             .unwrap();
         assert_eq!(text.as_str(), "hunter2");
+    }
+
+    #[test]
+    fn what_grows_after_it_was_judged_is_not_read_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), 0o600);
+        let opened = TrustedFile::open(&path, Trust::Private).unwrap();
+        fs::write(&path, "hunter2 and more").unwrap();
+        let refused = opened.read().unwrap_err();
+        assert!(matches!(refused, Distrust::Changed(_)), "{refused}");
     }
 }
