@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::{
     agent,
-    desired::{Desired, desired},
+    desired::{Desired, desired, prepared},
     failure::Failure,
     items::{
         Item, Standing, clear,
@@ -42,6 +42,9 @@ pub struct Apply {
     /// Say what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Make all that is to be there, and start nothing: for what must be brought back before anybody is let in.
+    #[arg(long)]
+    pub no_start: bool,
     /// Which tree.
     #[command(flatten)]
     pub place: Place,
@@ -134,31 +137,39 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
     let settings = asked.place.settings(&root)?;
     let source = Source::open(&asked.place.source)?;
     judge::the_host(&root)?;
-    let list = desired(&root, &settings, &source)?;
+    let list = match asked.no_start {
+        true => prepared(&root, &settings, &source, &Kept::of(&root, &settings))?.0,
+        false => desired(&root, &settings, &source)?,
+    };
     let standings = look(&root, &list)?;
     judge::the_space(&root, &list, &standings)?;
     let has_agent = agent::judge(&root, &settings)?;
+    if !has_agent {
+        agent::install::judge_the_space(&root)?;
+    }
     announce_a_one_way_upgrade(&root, &source)?;
     if asked.dry_run {
-        if !has_agent {
-            print("would make    agent, as npm has it")?;
-        }
-        return dry_run(&list, &standings);
+        return dry_run(&list, &standings, has_agent);
     }
     if !has_agent {
         let version = agent::install::from_registry(&root, agent::install::TESTED)?;
-        print(&format!("made     agent {version}"))?;
+        say(&format!("made     agent {version}"));
     }
     let before = Before::of(&root)?;
-    let changes = match change(&root, &list, &standings) {
-        Ok(changes) => changes + usize::from(!has_agent),
+    let changes = match change(&root, &list, &standings, usize::from(!has_agent)) {
+        Ok(changes) => changes,
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     };
     note_a_token_in_clear(&root, &asked.place)?;
+    let is_there = match asked.no_start {
+        true => "is there, and was not started; that is for: kai-install apply",
+        false => "is installed",
+    };
+    let version = &source.version.name;
     print(&match changes {
-        0 => format!("nothing changed: {} is installed", source.version.name),
-        1 => format!("1 change; {} is installed", source.version.name),
-        n => format!("{n} changes; {} is installed", source.version.name),
+        0 => format!("nothing changed: {version} {is_there}"),
+        1 => format!("1 change; {version} {is_there}"),
+        n => format!("{n} changes; {version} {is_there}"),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -188,7 +199,7 @@ pub fn rollback(place: &Place) -> Result<ExitCode, Failure> {
     let source = Source::open(&root.shown(&versions::directory(&to.name)))?;
     let list = desired(&root, &settings, &source)?;
     let standings = look(&root, &list)?;
-    match change(&root, &list, &standings) {
+    match change(&root, &list, &standings, 0) {
         Ok(_) => print(&format!("went back to {}", to.name))?,
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     }
@@ -223,8 +234,12 @@ fn note_a_token_in_clear(root: &Root, place: &Place) -> Result<(), Failure> {
     }
 }
 
-fn dry_run(list: &Desired, standings: &[Standing]) -> Result<ExitCode, Failure> {
+fn dry_run(list: &Desired, standings: &[Standing], has_agent: bool) -> Result<ExitCode, Failure> {
     let mut changes = 0;
+    if !has_agent {
+        changes += 1;
+        print(&format!("would make    agent {}", agent::install::TESTED))?;
+    }
     for (item, standing) in list.iter().zip(standings) {
         match standing {
             Standing::Right => continue,
@@ -241,12 +256,17 @@ fn dry_run(list: &Desired, standings: &[Standing]) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings about what differs, says each, and returns how much that was.
+/// Brings about what differs, says each, and returns how many changes there were with the `made` before.
 ///
 /// # Errors
 /// [`Failure::HalfWay`].
-pub fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usize, Failure> {
-    let mut changes = 0;
+pub fn change(
+    root: &Root,
+    list: &Desired,
+    standings: &[Standing],
+    made: usize,
+) -> Result<usize, Failure> {
+    let mut changes = made;
     for (item, before) in list.iter().zip(standings) {
         let done = change_one(root, item.as_ref(), before, changes > 0);
         match done {
@@ -343,7 +363,7 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
         }
         let list = desired(root, settings, &source)?;
         let standings = look(root, &list)?;
-        change(root, &list, &standings).map(drop)
+        change(root, &list, &standings, 0).map(drop)
     };
     let word = match restore() {
         Ok(()) => format!("{} runs again", old.name),

@@ -56,6 +56,35 @@ pub fn all(
     source: &Source,
     token: &Kept,
 ) -> Result<Desired, Failure> {
+    let (mut list, to_run) = prepared(root, settings, source, token)?;
+    list.push(Box::new(Running {
+        units: to_run,
+        version: source.version.name.clone(),
+    }));
+    // Last: until the units run, what they were started with must be there to start them again.
+    if let Some(path) = token.other() {
+        list.push(Box::new(Absent(path.to_owned())));
+    }
+    if let Kept::Encrypted(keys) = token {
+        list.push(Box::new(NotInClear {
+            token: settings.token.clone(),
+            keys: keys.clone(),
+        }));
+    }
+    list.push(Box::new(Pruned(source.version.name.clone())));
+    Ok(list)
+}
+
+/// The beginning of the list that starts nothing and takes nothing away from what runs, and the units to run.
+///
+/// # Errors
+/// As [`desired`].
+pub fn prepared(
+    root: &Root,
+    settings: &Settings,
+    source: &Source,
+    token: &Kept,
+) -> Result<(Desired, Vec<Unit>), Failure> {
     let mut list: Desired = Vec::new();
     for directory in parents() {
         list.push(Box::new(directory));
@@ -86,22 +115,7 @@ pub fn all(
     for unit in &to_run {
         list.push(Box::new(Enabled(unit.clone())));
     }
-    list.push(Box::new(Running {
-        units: to_run,
-        version: source.version.name.clone(),
-    }));
-    // Last: until the units run, what they were started with must be there to start them again.
-    if let Some(path) = token.other() {
-        list.push(Box::new(Absent(path.to_owned())));
-    }
-    if let Kept::Encrypted(keys) = token {
-        list.push(Box::new(NotInClear {
-            token: settings.token.clone(),
-            keys: keys.clone(),
-        }));
-    }
-    list.push(Box::new(Pruned(source.version.name.clone())));
-    Ok(list)
+    Ok((list, to_run))
 }
 
 /// The directories of the host's that something is put into, from the top.

@@ -40,7 +40,7 @@ pub enum Failure {
         problem: String,
     },
     /// A file or directory cannot be used.
-    #[error("{path}: {error}")]
+    #[error("{path}: {}", said(error))]
     Io {
         /// Which.
         path: PathBuf,
@@ -263,6 +263,16 @@ pub enum Failure {
     /// A question cannot be asked.
     #[error("the questions ended before all was known ({0}); nothing was written")]
     Interview(io::Error),
+}
+
+/// What the kernel says, with the mend where there is only one.
+fn said(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "no space is left there; make room and run it again".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 impl Failure {

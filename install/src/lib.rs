@@ -27,6 +27,7 @@ pub mod checks;
 pub mod credentials;
 pub mod desired;
 pub mod failure;
+mod hints;
 pub mod host;
 pub mod items;
 pub mod judge;
@@ -124,7 +125,7 @@ pub fn run() -> ExitCode {
         Command::Uninstall(asked) => uninstall::run(&asked),
     };
     done.unwrap_or_else(|problem| {
-        eprintln!("kai-install: {problem}");
+        eprintln!("kai-install: {}", hints::as_typed(problem.to_string()));
         ExitCode::FAILURE
     })
 }
@@ -156,5 +157,6 @@ fn say(text: &str) {
 
 /// Not println: a closed pipe is an error to report, not a panic.
 fn print(text: &str) -> Result<(), Failure> {
+    let text = hints::as_typed(text.to_owned());
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::io("standard output", error))
 }

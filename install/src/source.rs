@@ -23,7 +23,7 @@ pub const DEFAULT: &str = "/usr/lib/kai";
 /// The file that says which version it is.
 pub const VERSION: &str = "version.yaml";
 /// The name of this program.
-const SELF: &str = "kai-install";
+pub const SELF: &str = "kai-install";
 /// What a unit's name ends with.
 const UNITS: [&str; 5] = [".service", ".socket", ".slice", ".target", ".timer"];
 

@@ -48,7 +48,13 @@ pub fn run(asked: &Uninstall) -> Result<ExitCode, Failure> {
     };
     let mut removed = 0;
     let mut kept = None;
-    for item in desired(&root, &settings, &source)?.iter().rev() {
+    let list = desired(&root, &settings, &source)?;
+    let (last, first): (Vec<_>, Vec<_>) = list.iter().rev().partition(|item| item.goes_last());
+    for item in first.into_iter().chain(last) {
+        // With what is kept stays what takes it away another time, and whose it is.
+        if item.goes_last() && kept.is_some() {
+            break;
+        }
         let goes = match item.goes() {
             Goes::WithKai => true,
             Goes::WithData => asked.purge,
@@ -94,7 +100,9 @@ pub fn run(asked: &Uninstall) -> Result<ExitCode, Failure> {
     if let Some(problem) = kept {
         return Err(Failure::HalfWay {
             problem: Box::new(problem),
-            done: format!("{removed} things were removed; run it again for what was kept"),
+            done: format!(
+                "{removed} things were removed; mend this, and again: kai-install uninstall --purge"
+            ),
         });
     }
     print(&match removed {

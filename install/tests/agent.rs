@@ -4,9 +4,16 @@
 mod ground;
 mod skipped;
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::{Command, Output},
+};
 
 use ground::{Ground, said, set_mode};
+use skipped::skipped;
 
 /// A package of this version, with a program of its own and a script that must not be run.
 fn package(ground: &Ground, version: &str, program: &[u8]) -> PathBuf {
@@ -77,6 +84,119 @@ fn packages_directories_and_programs_become_root_s_and_two_are_kept() {
     );
     assert_eq!(fs::read(program).unwrap(), b"\x7fELF second");
     assert!(!ground.beside("script-ran").exists());
+}
+
+/// `kai-install agent` under strace(1), with these flags; and what was traced, if anything.
+fn traced(ground: &Ground, flags: &[&str], from: &str) -> Option<(Output, String)> {
+    let trace = ground.beside("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .args(flags)
+        .arg(env!("CARGO_BIN_EXE_kai-install"))
+        .args(["agent", "--from", from, "--root"])
+        .arg(ground.root())
+        .output();
+    match output {
+        Ok(output) => Some((output, fs::read_to_string(trace).unwrap())),
+        Err(_) => {
+            skipped("strace is not installed");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_package_is_unpacked_under_a_uid_that_nobody_has() {
+    let Some(ground) = Ground::new() else { return };
+    let packed = package(&ground, "2.1.1", b"\x7fELF first");
+    let flags = ["-e", "trace=execve,setresuid"];
+    let Some((output, trace)) = traced(&ground, &flags, packed.to_str().unwrap()) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", said(&output));
+    let mut became = HashMap::new();
+    let mut unpacked = 0;
+    for line in trace.lines() {
+        let (process, call) = line.split_once(' ').unwrap();
+        let call = call.trim_start();
+        if let Some(uid) = call.strip_prefix("setresuid(") {
+            became.insert(
+                process,
+                uid.split(',').next().unwrap().parse::<u32>().unwrap(),
+            );
+        } else if call.starts_with("execve(\"/usr/bin/tar\"") && call.ends_with("= 0") {
+            unpacked += 1;
+            let uid = became.get(process);
+            assert!(
+                uid.is_some_and(|uid| (59_000..60_000).contains(uid)),
+                "{trace}"
+            );
+        }
+    }
+    assert_eq!(unpacked, 2, "{trace}");
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
+    let Some(ground) = Ground::new() else { return };
+    let packed = package(&ground, "2.1.1", b"\x7fELF first");
+    let listing = ground.listing();
+    // Each directory, what is unpacked, the program beside it, and the link.
+    for nth in 1..=6 {
+        let inject = format!("inject=fsync:error=ENOSPC:when={nth}");
+        let flags = ["-e", "trace=fsync", "-e", &inject];
+        let Some((output, trace)) = traced(&ground, &flags, packed.to_str().unwrap()) else {
+            return;
+        };
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}{trace}");
+        assert!(said.contains("no space is left there; make room"), "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert_eq!(ground.listing(), listing, "{nth}: {trace}");
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_known_before_anything_is_fetched() {
+    let Some(ground) = Ground::new() else { return };
+    let packed = package(&ground, "2.1.1", b"\x7fELF first");
+    fs::create_dir_all(ground.path("opt")).unwrap();
+    let listing = ground.listing();
+    let command = ground.command(&["agent", "--from", packed.to_str().unwrap()]);
+    // In mounts of its own, which end with it.
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs -o size=9m none \"$0\" && exec \"$@\"",
+        ])
+        .arg(ground.path("opt"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .output()
+        .unwrap();
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no space is left there, 600 MiB"), "{said}");
+    assert_eq!(ground.listing(), listing);
+}
+
+#[test]
+fn a_dry_run_counts_the_agent_that_is_not_there() {
+    let Some(ground) = Ground::new() else { return };
+    ground.settings(&format!("telegram: {{token: \"{}\"}}\n", ground::TOKEN));
+    let said = ground.done(&["apply", "--dry-run"]);
+    let would = said
+        .lines()
+        .filter(|line| line.starts_with("would "))
+        .count();
+    assert!(said.contains("would make    agent 2."), "{said}");
+    assert!(
+        said.contains(&format!("{would} changes would be made")),
+        "{said}"
+    );
 }
 
 #[test]

@@ -252,14 +252,49 @@ fn a_failed_upgrade_stays_where_the_database_rules_the_way_back_out() {
     assert!(said(&failed).contains("0.2.0 stays"), "{}", said(&failed));
     assert_eq!(stays, Path::new("0.2.0"));
     assert!(mended.status.success(), "{}", said(&mended));
-    // The same with tables that both know goes back.
+    // The same with tables that both know goes back: a unit of this one cannot be enabled.
     ground.make_package("newest", "0.3.0");
     let version = ground.beside("newest/version.yaml");
     fs::write(&version, "version: 0.3.0\nauthd_schema: 2\n").unwrap();
-    fs::create_dir(&in_the_way).unwrap();
+    let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=kai.target\nAlias=no.socket\n";
+    fs::write(ground.beside("newest/systemd/kai-new.service"), unit).unwrap();
     let failed = ground.install_from("newest", &["apply"]);
-    assert!(said(&failed).contains("0.2.0"), "{}", said(&failed));
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(
+        said(&failed).contains("0.2.0 runs again"),
+        "{}",
+        said(&failed)
+    );
     assert_eq!(link(), Path::new("0.2.0"));
+    let again = ground.install_from("new", &["apply"]);
+    assert!(said(&again).contains("nothing changed"), "{}", said(&again));
+}
+
+#[test]
+fn a_closed_account_is_let_in_by_no_clock_and_does_not_linger() {
+    let Some(ground) = Ground::new() else { return };
+    ground.write("var/lib/systemd/linger/alice", "", 0o644);
+    ground.write("etc/at.deny", "daemon\n", 0o644);
+    fs::create_dir_all(ground.path("etc/ssh/sshd_config.d")).unwrap();
+
+    ground.done(&["apply"]);
+
+    assert!(!ground.path("var/lib/systemd/linger/alice").exists());
+    assert_eq!(ground.read("etc/at.deny"), "daemon\nalice\n");
+    assert_eq!(ground.read("etc/cron.deny"), "alice\n");
+    let sshd = ground.read("etc/ssh/sshd_config.d/kai.conf");
+    assert!(sshd.lines().any(|line| line == "DenyUsers alice"), "{sshd}");
+}
+
+#[test]
+fn what_is_prepared_alone_is_all_but_started() {
+    let Some(ground) = Ground::new() else { return };
+    let prepared = ground.done(&["apply", "--no-start"]);
+    assert!(prepared.contains("was not started"), "{prepared}");
+    let again = ground.done(&["apply", "--no-start"]);
+    assert!(again.contains("nothing changed"), "{again}");
+    let applied = ground.done(&["apply"]);
+    assert!(applied.contains("nothing changed"), "{applied}");
 }
 
 #[test]
@@ -321,4 +356,25 @@ fn two_at_once_are_one_after_the_other() {
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn what_a_killed_run_left_among_the_versions_goes() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    let begun = ground.path("opt/kai/.0.9.0.kai-install");
+    let others = ground.path("opt/kai/.0.9.0.somebodys");
+    for directory in [&begun, &others] {
+        fs::create_dir(directory).unwrap();
+    }
+    std::os::unix::fs::symlink("0.9.0", ground.path("opt/kai/.current.kai-install")).unwrap();
+
+    ground.done(&["apply"]);
+
+    let left: Vec<_> = fs::read_dir(ground.path("opt/kai"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert_eq!(left, [".0.9.0.somebodys"]);
 }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn tree() -> PathBuf {
@@ -135,4 +136,34 @@ fn each_file_and_test_that_is_named_is_there() {
         }
     }
     assert!(seen > 10, "{seen}");
+}
+
+#[test]
+fn each_test_that_is_named_is_one() {
+    let text = fs::read_to_string(tree().join("SECURITY.md")).unwrap();
+    let listed = Command::new("git")
+        .args(["ls-files", "*.rs"])
+        .current_dir(tree())
+        .output()
+        .unwrap();
+    let files = String::from_utf8(listed.stdout).unwrap();
+    let mut seen = 0;
+    for named in text.split('`').skip(1).step_by(2) {
+        let Some((file, function)) = named.split_once(".rs::") else {
+            continue;
+        };
+        // Of a long name the beginning stands there.
+        let begin = format!("fn {}", function.trim_end_matches("..."));
+        let is_there = files
+            .lines()
+            .filter(|path| format!("/{path}").ends_with(&format!("/{file}.rs")))
+            .any(|path| {
+                fs::read_to_string(tree().join(path))
+                    .unwrap()
+                    .contains(&begin)
+            });
+        assert!(is_there, "{named} is named and not there");
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen}");
 }

@@ -174,6 +174,39 @@ fn a_purge_is_held_up_by_nothing_that_users_make_below_their_own_directories() {
 }
 
 #[test]
+fn what_a_purge_cannot_take_away_keeps_the_means_to_do_it_and_its_owner() {
+    let Some(ground) = Ground::new() else { return };
+    ground.done(&["apply"]);
+    let place = ground.path("var/lib/kai/users/alice");
+    fs::create_dir_all(place.join("held")).unwrap();
+    let purge = ["uninstall", "--purge"];
+    let command = ground.command(&purge);
+
+    // In mounts of its own, which end with it: where something is mounted, no directory goes.
+    let held = Command::new("unshare")
+        .args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs none \"$0\" && exec \"$@\"",
+        ])
+        .arg(place.join("held"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .output()
+        .unwrap();
+
+    let text = said(&held);
+    assert_eq!(held.status.code(), Some(1), "{text}");
+    assert!(text.contains("kai-install uninstall --purge"), "{text}");
+    assert!(ground.path("opt/kai/current/kai-install").exists());
+    assert!(ground.read("etc/passwd").contains("kai-gateway:"));
+    ground.done(&purge);
+    assert!(!ground.path("var/lib/kai").exists() && !ground.path("opt/kai").exists());
+    assert!(!ground.read("etc/passwd").contains("kai-gateway:"));
+}
+
+#[test]
 fn a_damaged_copy_of_what_runs_keeps_nobody_from_taking_it_away() {
     let Some(ground) = Ground::new() else { return };
     ground.done(&["apply"]);

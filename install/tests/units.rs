@@ -25,10 +25,13 @@ const UNITS: [(&str, f64); 3] = [
 const TARGET: &str = "kai.target";
 
 /// What stands in every unit.
-const EVERYWHERE: [(&str, &str); 16] = [
+const EVERYWHERE: [(&str, &str); 19] = [
     ("Type", "notify"),
     ("WatchdogSec", "30"),
     ("Restart", "always"),
+    ("RestartSec", "500ms"),
+    ("RestartPreventExitStatus", "64 78"),
+    ("KillMode", "mixed"),
     ("UMask", "0077"),
     ("LimitCORE", "0"),
     ("NoNewPrivileges", "yes"),
@@ -45,7 +48,7 @@ const EVERYWHERE: [(&str, &str); 16] = [
 ];
 
 /// What stands in the units that are no ancestor of an agent.
-const TIGHT: [(&str, &str); 9] = [
+const TIGHT: [(&str, &str); 10] = [
     ("CapabilityBoundingSet", ""),
     ("ProtectSystem", "strict"),
     ("ProtectHome", "yes"),
@@ -55,6 +58,7 @@ const TIGHT: [(&str, &str); 9] = [
     ("RestrictNamespaces", "yes"),
     ("RestrictSUIDSGID", "yes"),
     ("SystemCallFilter", "@system-service"),
+    ("SystemCallFilter", "~memfd_create memfd_secret"),
 ];
 
 fn tree() -> PathBuf {

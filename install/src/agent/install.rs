@@ -19,6 +19,7 @@ use super::{CURRENT, PLACE};
 use crate::{
     apply::{lock, only_root},
     failure::Failure,
+    items::versions,
     print,
     root::{Access, Kind, Root},
     tools,
@@ -33,6 +34,9 @@ const PROGRAM: &str = "claude";
 /// Where packages are fetched to, and how the directories' names begin. Nobody but root can put anything above: npm takes
 /// the first directory upwards with a package.json for its project, and obeys the .npmrc there.
 const FETCHED: (&str, &str) = ("/var/cache", "kai-agent.");
+/// What must be free to fetch a package, and to unpack it and put its program beside what was unpacked, in bytes.
+const ROOM: [(&str, u64); 2] = [("/var/cache", 250 * MIB), (PLACE, 600 * MIB)];
+const MIB: u64 = 1024 * 1024;
 /// Longest program.
 const LONGEST: u64 = 1 << 30;
 /// Longest description of a package.
@@ -72,12 +76,29 @@ pub fn run(asked: &Agent) -> Result<ExitCode, Failure> {
     only_root()?;
     let root = Root::open(&asked.root)?;
     let _lock = lock(&root)?;
+    judge_the_space(&root)?;
     let version = match &asked.from {
         Some(from) => from_file(&root, from, asked.version.as_deref())?,
         None => from_registry(&root, asked.version.as_deref().unwrap_or(TESTED))?,
     };
     print(&format!("the agent is {version}, in {PLACE}/{version}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that is fetched and unpacked has room.
+///
+/// # Errors
+/// [`Failure::NoSpace`].
+pub fn judge_the_space(root: &Root) -> Result<(), Failure> {
+    for (path, needed) in ROOM {
+        if root.free(path.as_ref())? < needed {
+            return Err(Failure::NoSpace {
+                path: root.shown(path.as_ref()),
+                needed: needed / MIB,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Installs the version that `wanted` means to the registry.
@@ -249,18 +270,32 @@ fn from_package(root: &Root, package: &Path, version: Option<&str>) -> Result<St
         (_, false) => Err(bad()),
     };
     root.remove(&path)?;
-    root.remove_if_empty(&directory)?;
+    remove_what_is_empty(root, &directory)?;
     put
+}
+
+/// A version that was not installed leaves no directory of its own.
+fn remove_what_is_empty(root: &Root, directory: &Path) -> Result<(), Failure> {
+    for path in [directory, PLACE.as_ref(), versions::PLACE.as_ref()] {
+        root.remove_if_empty(path)?;
+    }
+    Ok(())
 }
 
 fn prepare(root: &Root, version: &str) -> Result<PathBuf, Failure> {
     let directory = Path::new(PLACE).join(version);
-    for path in ["/opt", "/opt/kai", PLACE] {
-        if root.look(path.as_ref())?.is_none() {
-            root.make_directory(path.as_ref(), Access::root(0o755))?;
+    let make = || -> Result<(), Failure> {
+        for path in ["/opt", versions::PLACE, PLACE] {
+            if root.look(path.as_ref())?.is_none() {
+                root.make_directory(path.as_ref(), Access::root(0o755))?;
+            }
         }
+        root.make_directory(&directory, Access::root(0o755))
+    };
+    if let Err(problem) = make() {
+        remove_what_is_empty(root, &directory)?;
+        return Err(problem);
     }
-    root.make_directory(&directory, Access::root(0o755))?;
     Ok(directory)
 }
 
@@ -281,7 +316,7 @@ fn put(root: &Root, version: &str, program: &mut dyn Read) -> Result<String, Fai
     let directory = prepare(root, version)?;
     let written = write(root, &directory.join(PROGRAM), program);
     if let Err(problem) = written {
-        root.remove_if_empty(&directory)?;
+        remove_what_is_empty(root, &directory)?;
         return Err(problem);
     }
     let before = root.link_at(CURRENT.as_ref())?;

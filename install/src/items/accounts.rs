@@ -57,6 +57,10 @@ impl Item for Group {
         Ok(true)
     }
 
+    fn goes_last(&self) -> bool {
+        true
+    }
+
     fn goes(&self) -> Goes {
         Goes::WithData
     }
@@ -112,6 +116,10 @@ impl Item for Service {
             shadow(root, "groupdel", &[self.0])?;
         }
         Ok(there)
+    }
+
+    fn goes_last(&self) -> bool {
+        true
     }
 
     fn goes(&self) -> Goes {

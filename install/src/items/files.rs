@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Goes, Item, Owner, Standing, access};
+use super::{Goes, Item, Owner, Standing, access, versions};
 use crate::{
     failure::Failure,
     root::{Access, Found, Kind, Root},
@@ -95,6 +95,10 @@ impl Item for Directory {
         let there = root.look(&self.path)?.is_some();
         root.remove_all(&self.path)?;
         Ok(there)
+    }
+
+    fn goes_last(&self) -> bool {
+        self.path.starts_with(versions::PLACE)
     }
 
     fn goes(&self) -> Goes {
@@ -225,6 +229,10 @@ impl Item for File {
         let there = root.look(&self.path)?.is_some();
         root.remove(&self.path)?;
         Ok(there)
+    }
+
+    fn goes_last(&self) -> bool {
+        self.path.starts_with(versions::PLACE)
     }
 
     fn goes(&self) -> Goes {

@@ -99,6 +99,11 @@ pub trait Item: fmt::Display {
         false
     }
 
+    /// True for what is needed to take the rest away: programs, and the accounts that files are of.
+    fn goes_last(&self) -> bool {
+        false
+    }
+
     /// How many bytes it needs on the disk, at most.
     fn size(&self) -> u64 {
         0

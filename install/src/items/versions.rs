@@ -8,7 +8,7 @@ use std::{
 use super::{Goes, Item, Standing, files::Directory, secrets::CURRENT};
 use crate::{
     failure::Failure,
-    root::{Kind, Root},
+    root::{self, Kind, Root},
     source::{self, Version, parse_version},
 };
 
@@ -44,7 +44,14 @@ fn is_version(root: &Root, path: &Path) -> Result<bool, Failure> {
     let names = root.names(path)?;
     let begun = ["systemd", "sudoers.d"];
     Ok(names.iter().any(|name| name == source::VERSION)
-        || names.iter().all(|name| begun.contains(&name.as_str())))
+        || names
+            .iter()
+            .all(|name| begun.contains(&name.as_str()) || is_leftover(name)))
+}
+
+/// True for what a run that was killed has left of what it was about to rename.
+fn is_leftover(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(root::NEW)
 }
 
 /// The version that the link at `path` leads to, if it does.
@@ -97,6 +104,10 @@ impl Item for Current {
         Ok(there)
     }
 
+    fn goes_last(&self) -> bool {
+        true
+    }
+
     fn goes(&self) -> Goes {
         Goes::WithKai
     }
@@ -129,6 +140,7 @@ impl Item for Place {
         for name in root.names(place)? {
             let path = place.join(&name);
             if is_version(root, &path)?
+                || is_leftover(&name)
                 || [CURRENT, PREVIOUS, AGENTS]
                     .iter()
                     .any(|own| path == Path::new(own))
@@ -138,6 +150,10 @@ impl Item for Place {
             }
         }
         Ok(root.remove_if_empty(place)? || removed)
+    }
+
+    fn goes_last(&self) -> bool {
+        true
     }
 
     fn goes(&self) -> Goes {
@@ -190,6 +206,10 @@ impl Item for Command {
         Ok(there)
     }
 
+    fn goes_last(&self) -> bool {
+        true
+    }
+
     fn goes(&self) -> Goes {
         Goes::WithKai
     }
@@ -208,10 +228,8 @@ impl Pruned {
         let mut extra = Vec::new();
         for name in root.names(PLACE.as_ref())? {
             let path = Path::new(PLACE).join(&name);
-            if is_version(root, &path)?
-                && name != self.0
-                && kept.as_deref() != Some(Path::new(&name))
-            {
+            let is_kept = name == self.0 || kept.as_deref() == Some(Path::new(&name));
+            if is_leftover(&name) || is_version(root, &path)? && !is_kept {
                 extra.push(name);
             }
         }

@@ -249,7 +249,7 @@ impl Root {
 fn beside(name: &OsStr) -> OsString {
     let mut new = OsString::from(".");
     new.push(name);
-    new.push(".kai-install");
+    new.push(super::NEW);
     new
 }
 

@@ -30,6 +30,8 @@ use crate::failure::Failure;
 
 /// Links on one way.
 const LINKS: usize = 16;
+/// How the name ends under which something is made before it is renamed.
+pub const NEW: &str = ".kai-install";
 /// Whoever is neither the owner nor root may write.
 const WRITABLE: u32 = 0o022;
 

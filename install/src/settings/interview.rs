@@ -6,6 +6,9 @@ use kai_proto::ids::{AccountName, Role, TelegramId, UserName};
 
 use super::{Settings, Token, User, is_address, prove::Proof};
 
+/// The answer that takes back a value that is known.
+const NONE: &str = "-";
+
 /// Somebody who answers questions.
 pub trait Answers {
     /// Shows `text` as a line of its own.
@@ -106,11 +109,18 @@ fn ask_for_the_token(
 
 fn ask_for_the_agent(settings: &mut Settings, with: &mut dyn Answers) -> io::Result<()> {
     loop {
-        let answer =
-            with.ask("The agent's program (empty for the one that kai-install agent installs): ")?;
+        let known = settings.agent_command.as_ref().map(|words| words.join(" "));
+        let answer = with.ask(&format!(
+            "The agent's program ({}): ",
+            or_none(known.as_deref(), "the one that kai-install agent installs")
+        ))?;
         let words: Vec<String> = answer.split_whitespace().map(str::to_owned).collect();
         match words.first() {
             None => break,
+            Some(none) if none == NONE => {
+                settings.agent_command = None;
+                break;
+            }
             Some(program) if program.starts_with('/') => {
                 settings.agent_command = Some(words);
                 break;
@@ -119,9 +129,16 @@ fn ask_for_the_agent(settings: &mut Settings, with: &mut dyn Answers) -> io::Res
         }
     }
     loop {
-        let answer = with.ask("A Messages API other than the agent's own (empty for none): ")?;
+        let answer = with.ask(&format!(
+            "A Messages API other than the agent's own ({}): ",
+            or_none(settings.base_url.as_deref(), "none")
+        ))?;
         let answer = answer.trim();
         if answer.is_empty() {
+            return Ok(());
+        }
+        if answer == NONE {
+            settings.base_url = None;
             return Ok(());
         }
         if is_address(answer) {
@@ -129,6 +146,14 @@ fn ask_for_the_agent(settings: &mut Settings, with: &mut dyn Answers) -> io::Res
             return Ok(());
         }
         with.say("An http:// or https:// address without credentials, please.")?;
+    }
+}
+
+/// What an empty answer means, and how a value is taken back.
+fn or_none(known: Option<&str>, none: &str) -> String {
+    match known {
+        None => format!("empty for {none}"),
+        Some(known) => format!("empty keeps {known}, {NONE} for {none}"),
     }
 }
 
@@ -302,6 +327,14 @@ mod tests {
     }
 
     fn asked_where(has_token: bool, lines: &[&'static str]) -> (io::Result<Settings>, String) {
+        asked_again(&Settings::default(), has_token, lines)
+    }
+
+    fn asked_again(
+        known: &Settings,
+        has_token: bool,
+        lines: &[&'static str],
+    ) -> (io::Result<Settings>, String) {
         let mut typist = Typist {
             lines: lines.iter().copied().collect(),
             shown: String::new(),
@@ -319,7 +352,7 @@ mod tests {
             has_token,
             is_made: &|_| false,
         };
-        let settings = interview(&Settings::default(), &judges, &mut typist);
+        let settings = interview(known, &judges, &mut typist);
         (settings, typist.shown)
     }
 
@@ -380,6 +413,28 @@ mod tests {
         assert_eq!(settings.unwrap().token, None);
         assert!(shown.contains("empty keeps"), "{shown}");
         assert!(asked(&["", ""]).0.is_err());
+    }
+
+    #[test]
+    fn what_is_known_is_shown_and_kept_or_taken_back() {
+        let known = Settings {
+            agent_command: Some(vec!["/opt/a".to_owned(), "--x".to_owned()]),
+            base_url: Some("https://model.example".to_owned()),
+            ..Settings::default()
+        };
+        let (kept, shown) = asked_again(&known, true, &["", "", "", "", ""]);
+        let kept = kept.unwrap();
+        assert_eq!(kept.agent_command, known.agent_command);
+        assert_eq!(kept.base_url, known.base_url);
+        for said in ["keeps /opt/a --x, -", "keeps https://model.example, -"] {
+            assert!(shown.contains(said), "{said}: {shown}");
+        }
+        let (taken_back, _) = asked_again(&known, true, &["", "-", "-", "", ""]);
+        let taken_back = taken_back.unwrap();
+        assert_eq!(
+            (taken_back.agent_command, taken_back.base_url),
+            (None, None)
+        );
     }
 
     #[test]

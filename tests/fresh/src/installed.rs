@@ -78,7 +78,7 @@ pub fn as_it_can_be_typed(step: &str, given: &Given) -> String {
         Some(package) if step.ends_with("kai-install agent") => {
             format!("{step} --from {}", package.display())
         }
-        Some(_) => step.replace(" npm", ""),
+        Some(_) => step.replace("sudo apt update && ", "").replace(" npm", ""),
         None => step,
     }
 }

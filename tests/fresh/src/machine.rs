@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -26,6 +26,8 @@ pub const ALICE: UserId = UserId(1001);
 pub const BOB: UserId = UserId(1002);
 /// An account of the machine's that may look at kai.
 pub const ADMIN: &str = "carol";
+/// Where a login's shell looks for commands.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -133,10 +135,7 @@ impl Machine {
         };
         let mut child = command
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", PATH)
             .env("HOME", "/root")
             .env("TERM", "xterm")
             .env("LC_ALL", "C.UTF-8")
@@ -190,6 +189,40 @@ impl Machine {
             status,
             text,
             took: began.elapsed(),
+        }
+    }
+
+    /// Runs a command of kai-install's again and again, and kills it as soon as it has said a change, until one
+    /// run has no more to say; `said` must have been among the changes.
+    pub fn run_killed_at_each_change(&self, typed: &str, said: &[&str]) {
+        println!("# {typed}   (killed at each change that it says)");
+        let words = typed.trim_start_matches("sudo ").split_whitespace();
+        let mut command = Command::new("env");
+        command.arg("--").args(words);
+        command.env_clear().env("PATH", PATH).stdin(Stdio::null());
+        let mut changes = Vec::new();
+        loop {
+            assert!(changes.len() < 200, "it does not end: {changes:#?}");
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let change = lines
+                .map(Result::unwrap)
+                .find(|line| line.starts_with("made ") || line.starts_with("changed "));
+            if let Some(change) = change {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                changes.push(change);
+            } else {
+                assert!(child.wait().unwrap().success());
+                break;
+            }
+        }
+        println!("  killed {} times", changes.len());
+        for said in said {
+            assert!(
+                changes.iter().any(|line| line.contains(said)),
+                "{said}: {changes:#?}"
+            );
         }
     }
 

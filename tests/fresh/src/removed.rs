@@ -29,11 +29,33 @@ pub fn restore(machine: &Machine, given: &Given) {
     assert_eq!((copy.mode() & 0o7777, copy.uid()), (0o600, 0));
     purge(machine, "/usr/lib/kai/kai-install");
 
+    // Nobody is served before all is back, those who need a second factor least of all.
+    let asked_meanwhile = machine.says(ALICE, "go on");
     for command in readme::commands(&text, "### Restore") {
-        machine.done(&installed::as_it_can_be_typed(&command, given));
+        let prepares = command.ends_with("--no-start");
+        if prepares && given.agent.is_some() {
+            let agent = "sudo /usr/lib/kai/kai-install agent";
+            machine.done(&installed::as_it_can_be_typed(agent, given));
+        }
+        if prepares && machine.is_timed() {
+            // With the agent's program, which nothing else has installed there.
+            machine.run_killed_at_each_change(&command, &["made     agent"]);
+        } else {
+            machine.done(&installed::as_it_can_be_typed(&command, given));
+        }
+        if prepares {
+            for service in ["kai-gateway", "kai-authd", "kai-broker"] {
+                assert!(
+                    !machine.is_active(&format!("{service}.service")),
+                    "{service}"
+                );
+            }
+        }
     }
 
-    machine.ask(ALICE, "go on", "I go on.");
+    machine.answer(ALICE, asked_meanwhile, |message| {
+        message.text().contains("I go on.")
+    });
     let asked = machine.model.turns();
     let prompts = asked.last().unwrap().prompts();
     assert!(
@@ -75,6 +97,9 @@ fn purge(machine: &Machine, kai_install: &str) {
     machine.done(&format!("sudo {kai_install} uninstall --purge"));
     for gone in GONE {
         assert!(!Path::new(gone).exists(), "{gone}");
+    }
+    for name in ["passwd kai-gateway", "group kai-gateway", "group kai-admin"] {
+        assert!(!machine.run_quietly(&format!("getent {name}")), "{name}");
     }
     assert!(Path::new("/home/alice/was-here").exists());
 }

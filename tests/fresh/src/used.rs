@@ -95,10 +95,13 @@ pub fn an_admin_may_look_and_do_nothing(machine: &Machine) {
         "rlimits: "
     };
     assert!(status.contains(limited), "{limited}: {status}");
-    assert!(
-        machine.is_timed() || limited == "cgroup: ",
-        "the virtual machine has no cgroup v2"
-    );
+    if !machine.is_timed() {
+        assert_eq!(limited, "cgroup: ", "the virtual machine has no cgroup v2");
+        limits_are_those_of_a_cgroup(machine);
+        // Of Debian 12's own kernel.
+        let kernel = machine.run("sudo kai-install check").text;
+        assert!(kernel.contains("ABI 2"), "{kernel}");
+    }
     for command in [
         "kai-broker reload",
         "kai-broker status --config /etc/shadow",
@@ -110,6 +113,25 @@ pub fn an_admin_may_look_and_do_nothing(machine: &Machine) {
         assert_ne!(said.status, Some(0), "{command}: {}", said.text);
         assert!(said.text.contains("password"), "{command}: {}", said.text);
     }
+}
+
+/// alice's worker and what it starts are limited by the kernel, all together.
+fn limits_are_those_of_a_cgroup(machine: &Machine) {
+    let pid = machine.done("pgrep --oldest --uid alice kai-worker");
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+    let path = cgroup.trim().strip_prefix("0::").unwrap();
+    assert!(path.contains("kai-broker.service"), "{path}");
+    // The worker may be in a leaf below the group that has the limits.
+    let limits: Vec<String> = Path::new(path)
+        .ancestors()
+        .take_while(|group| !group.ends_with("kai-broker.service"))
+        .filter_map(|group| {
+            let file = Path::new("/sys/fs/cgroup").join(group.strip_prefix("/").unwrap());
+            fs::read_to_string(file.join("pids.max")).ok()
+        })
+        .collect();
+    let is_limited = |limit: &String| limit.trim().parse::<u64>().is_ok();
+    assert!(limits.iter().any(is_limited), "{path}: {limits:?}");
 }
 
 /// Each of the two services that hold secrets can execute its own program and no other of kai's, and the broker does

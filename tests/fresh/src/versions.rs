@@ -42,6 +42,23 @@ pub fn a_version_that_does_not_start(machine: &Machine, given: &Given) {
     machine.done(&again);
 }
 
+/// On a host with systemd: an upgrade that is killed at each of its steps is made good by the runs after it.
+pub fn an_upgrade_that_is_killed_at_each_step(machine: &Machine) {
+    // A kill is a kill on an emulated processor, too, and takes much longer there.
+    if !machine.is_timed() {
+        return;
+    }
+    let before = running(machine);
+    let apply = "sudo /usr/lib/kai/kai-install apply";
+    machine.run_killed_at_each_change(apply, &["link /opt/kai/current", "kai-gateway.service"]);
+    assert_ne!(running(machine), before);
+    machine.ask(ALICE, "good morning", "Good morning to you, too.");
+    machine.done("sudo kai-install status");
+    machine.done("sudo kai-install rollback");
+    assert_eq!(running(machine), before);
+    machine.ask(ALICE, "good morning", "Good morning to you, too.");
+}
+
 /// How README.md brings another version's package.
 fn next_package(given: &Given) -> String {
     let steps = readme::commands(&given.files.join("README.md"), "### Another version");
