@@ -73,12 +73,15 @@ pub fn by_the_readme(machine: &Machine, given: &Given) {
 
 /// The command where nobody can answer apt's question, and where no mirror and no registry can be reached.
 pub fn as_it_can_be_typed(step: &str, given: &Given) -> String {
-    let step = step.replace("apt install", "apt-get install --yes --quiet=2");
+    // The lists of packages are as new as the machine. Newer ones would bring libraries that are no change of kai's.
+    let step = step
+        .replace("sudo apt update && ", "")
+        .replace("apt install", "apt-get install --yes --quiet=2");
     match &given.agent {
         Some(package) if step.ends_with("kai-install agent") => {
             format!("{step} --from {}", package.display())
         }
-        Some(_) => step.replace("sudo apt update && ", "").replace(" npm", ""),
+        Some(_) => step.replace(" npm", ""),
         None => step,
     }
 }

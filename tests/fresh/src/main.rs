@@ -44,10 +44,6 @@ fn main() {
 
     machine.chapter("before");
     machine.wait_until_booted();
-    if given.agent.is_none() {
-        // What the steps install would bring newer libraries with it, which are no change of kai's.
-        machine.done("apt-get update --quiet=2 && apt-get upgrade --yes --quiet=2");
-    }
     let before = listing::Listing::of_this_machine();
 
     machine.chapter("the README's steps, to the first answer");
