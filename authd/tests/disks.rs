@@ -356,8 +356,9 @@ fn a_database_that_is_opened_on_a_nearly_full_disk_works_as_soon_as_there_is_roo
     if !is_root() {
         return;
     }
+    // Outside of the mounts: a directory with something mounted on it does not go.
+    let place = tempfile::tempdir().unwrap();
     with_own_mounts(|| {
-        let place = tempfile::tempdir().unwrap();
         small_disk(place.path());
         let directory = place.path().join("authd");
         let filler = place.path().join("filler");
@@ -388,8 +389,9 @@ fn rows_that_grow_need_no_room_on_a_full_disk() {
     if !is_root() {
         return;
     }
+    // Outside of the mounts: a directory with something mounted on it does not go.
+    let place = tempfile::tempdir().unwrap();
     with_own_mounts(|| {
-        let place = tempfile::tempdir().unwrap();
         small_disk(place.path());
         let directory = place.path().join("authd");
         for users in [3, 20, 60, 200] {
