@@ -52,7 +52,7 @@ fn with_own_mounts(act: impl FnOnce() + Send) {
     }
 }
 
-/// A small disk of its own at `path`.
+/// A small disk of its own at `path`, which is made outside of the mounts: it cannot be removed while it is one.
 fn small_disk(path: &Path) {
     fs::create_dir_all(path).unwrap();
     let options = Some("size=16m,mode=711");
@@ -356,7 +356,6 @@ fn a_database_that_is_opened_on_a_nearly_full_disk_works_as_soon_as_there_is_roo
     if !is_root() {
         return;
     }
-    // Outside of the mounts: a directory with something mounted on it does not go.
     let place = tempfile::tempdir().unwrap();
     with_own_mounts(|| {
         small_disk(place.path());
@@ -389,7 +388,6 @@ fn rows_that_grow_need_no_room_on_a_full_disk() {
     if !is_root() {
         return;
     }
-    // Outside of the mounts: a directory with something mounted on it does not go.
     let place = tempfile::tempdir().unwrap();
     with_own_mounts(|| {
         small_disk(place.path());

@@ -68,7 +68,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn with(&self, bare: Duration) -> Duration {
+    fn beside(&self, bare: Duration) -> Duration {
         let slower = bare.as_secs_f64() / self.bare.as_secs_f64();
         self.more.mul_f64(slower.max(1.0))
     }
@@ -225,7 +225,7 @@ impl Place {
             }
             let (confined, bare) = (median(confined), median(bare));
             let more = confined.saturating_sub(bare);
-            let bound = bound.with(bare);
+            let bound = bound.beside(bare);
             println!(
                 "  {what}: confined {confined:.2?}, bare {bare:.2?}, {more:.2?} more (at most {bound:.2?})"
             );

@@ -156,7 +156,7 @@ pub fn run(asked: &Apply) -> Result<ExitCode, Failure> {
         say(&format!("made     agent {version}"));
     }
     let before = Before::of(&root)?;
-    let changes = match change(&root, &list, &standings, usize::from(!has_agent)) {
+    let changes = match change_after(usize::from(!has_agent), &root, &list, &standings) {
         Ok(changes) => changes,
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     };
@@ -199,7 +199,7 @@ pub fn rollback(place: &Place) -> Result<ExitCode, Failure> {
     let source = Source::open(&root.shown(&versions::directory(&to.name)))?;
     let list = desired(&root, &settings, &source)?;
     let standings = look(&root, &list)?;
-    match change(&root, &list, &standings, 0) {
+    match change(&root, &list, &standings) {
         Ok(_) => print(&format!("went back to {}", to.name))?,
         Err(failure) => return Err(undo(&root, &settings, before, failure)),
     }
@@ -256,15 +256,20 @@ fn dry_run(list: &Desired, standings: &[Standing], has_agent: bool) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings about what differs, says each, and returns how many changes there were with the `made` before.
+/// Brings about what differs, says each, and returns how much that was.
 ///
 /// # Errors
 /// [`Failure::HalfWay`].
-pub fn change(
+pub fn change(root: &Root, list: &Desired, standings: &[Standing]) -> Result<usize, Failure> {
+    change_after(0, root, list, standings)
+}
+
+/// The same after changes that were `made`, which count.
+fn change_after(
+    made: usize,
     root: &Root,
     list: &Desired,
     standings: &[Standing],
-    made: usize,
 ) -> Result<usize, Failure> {
     let mut changes = made;
     for (item, before) in list.iter().zip(standings) {
@@ -363,7 +368,7 @@ fn undo(root: &Root, settings: &Settings, before: Before, failure: Failure) -> F
         }
         let list = desired(root, settings, &source)?;
         let standings = look(root, &list)?;
-        change(root, &list, &standings, 0).map(drop)
+        change(root, &list, &standings).map(drop)
     };
     let word = match restore() {
         Ok(()) => format!("{} runs again", old.name),

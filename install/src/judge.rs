@@ -14,7 +14,8 @@ use crate::{
 const SPARE: u64 = 16 * MIB;
 /// What must be free where no programs are: configuration, a database, the begin of a log, in bytes.
 const FEW: u64 = 2 * MIB;
-const MIB: u64 = 1024 * 1024;
+/// In bytes.
+pub const MIB: u64 = 1024 * 1024;
 
 /// The host can run kai.
 ///
@@ -59,12 +60,23 @@ pub fn the_space(root: &Root, list: &Desired, standings: &[Standing]) -> Result<
     let programs: u64 = to_change().map(|(item, _)| item.size()).sum();
     let programs = if programs == 0 { 0 } else { programs + SPARE };
     // Each may be a disk of its own.
-    for (path, needed) in [
-        (versions::PLACE, programs),
-        ("/etc", FEW),
-        ("/var/lib", FEW),
-        ("/var/log", FEW),
-    ] {
+    has_room(
+        root,
+        &[
+            (versions::PLACE, programs),
+            ("/etc", FEW),
+            ("/var/lib", FEW),
+            ("/var/log", FEW),
+        ],
+    )
+}
+
+/// So many bytes are free in each of these directories, or where they are to be made.
+///
+/// # Errors
+/// [`Failure::NoSpace`].
+pub fn has_room(root: &Root, places: &[(&str, u64)]) -> Result<(), Failure> {
+    for &(path, needed) in places {
         if root.free(path.as_ref())? < needed {
             return Err(Failure::NoSpace {
                 path: root.shown(path.as_ref()),

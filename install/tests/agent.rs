@@ -164,19 +164,7 @@ fn a_disk_without_room_is_known_before_anything_is_fetched() {
     fs::create_dir_all(ground.path("opt")).unwrap();
     let listing = ground.listing();
     let command = ground.command(&["agent", "--from", packed.to_str().unwrap()]);
-    // In mounts of its own, which end with it.
-    let output = Command::new("unshare")
-        .args([
-            "--mount",
-            "sh",
-            "-c",
-            "mount -t tmpfs -o size=9m none \"$0\" && exec \"$@\"",
-        ])
-        .arg(ground.path("opt"))
-        .arg(command.get_program())
-        .args(command.get_args())
-        .output()
-        .unwrap();
+    let output = ground.run_with_tmpfs(&ground.path("opt"), "size=9m", &command);
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no space is left there, 600 MiB"), "{said}");

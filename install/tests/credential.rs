@@ -58,7 +58,7 @@ fn apply_from(ground: &Ground, package: &str) -> Result<usize, Failure> {
     let root = root(ground);
     let list = list(ground, package)?;
     let standings = look(&root, &list)?;
-    change(&root, &list, &standings, 0)
+    change(&root, &list, &standings)
 }
 
 fn apply(ground: &Ground) -> Result<usize, Failure> {

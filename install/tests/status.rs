@@ -182,25 +182,17 @@ fn what_a_purge_cannot_take_away_keeps_the_means_to_do_it_and_its_owner() {
     let purge = ["uninstall", "--purge"];
     let command = ground.command(&purge);
 
-    // In mounts of its own, which end with it: where something is mounted, no directory goes.
-    let held = Command::new("unshare")
-        .args([
-            "--mount",
-            "sh",
-            "-c",
-            "mount -t tmpfs none \"$0\" && exec \"$@\"",
-        ])
-        .arg(place.join("held"))
-        .arg(command.get_program())
-        .args(command.get_args())
-        .output()
-        .unwrap();
+    // Where something is mounted, no directory goes.
+    let held = ground.run_with_tmpfs(&place.join("held"), "size=1m", &command);
 
     let text = said(&held);
     assert_eq!(held.status.code(), Some(1), "{text}");
     assert!(text.contains("kai-install uninstall --purge"), "{text}");
     assert!(ground.path("opt/kai/current/kai-install").exists());
     assert!(ground.read("etc/passwd").contains("kai-gateway:"));
+    // Whoever holds it up keeps no secret there.
+    assert!(!ground.path("etc/kai/credentials").exists());
+    assert!(!ground.path("var/lib/kai/authd").exists());
     ground.done(&purge);
     assert!(!ground.path("var/lib/kai").exists() && !ground.path("opt/kai").exists());
     assert!(!ground.read("etc/passwd").contains("kai-gateway:"));

@@ -105,6 +105,13 @@ fn no_unit_has_lost_a_directive() {
                 "{unit} lacks {key}={value}"
             );
         }
+        let limits = section(unit, "[Unit]");
+        for limit in [("StartLimitIntervalSec", "60"), ("StartLimitBurst", "20")] {
+            let found = limits
+                .iter()
+                .any(|(key, value)| (key.as_str(), value.as_str()) == limit);
+            assert!(found, "{unit} lacks {limit:?}");
+        }
     }
 }
 

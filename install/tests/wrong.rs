@@ -270,21 +270,10 @@ fn a_full_disk_is_known_before_anything_is_changed() {
         ground.settings(&settings.replace("/opt/agents", "/srv"));
         fs::create_dir_all(ground.path(full)).unwrap();
         let listing = ground.listing();
-        let command = ground.command(&["apply"]);
+        let mut command = ground.command(&["apply"]);
+        command.arg("--source").arg(ground.beside("package"));
 
-        // In mounts of its own, which end with it.
-        let output = std::process::Command::new("unshare")
-            .args(["--mount", "sh", "-c"])
-            .arg(format!(
-                "mount -t tmpfs -o size={size} none \"$0\" && exec \"$@\""
-            ))
-            .arg(ground.path(full))
-            .arg(command.get_program())
-            .args(command.get_args())
-            .arg("--source")
-            .arg(ground.beside("package"))
-            .output()
-            .unwrap();
+        let output = ground.run_with_tmpfs(&ground.path(full), &format!("size={size}"), &command);
 
         let said = said(&output);
         assert_eq!(output.status.code(), Some(1), "{full}: {said}");

@@ -20,6 +20,7 @@ use crate::{
     apply::{lock, only_root},
     failure::Failure,
     items::versions,
+    judge::{self, MIB},
     print,
     root::{Access, Kind, Root},
     tools,
@@ -36,7 +37,6 @@ const PROGRAM: &str = "claude";
 const FETCHED: (&str, &str) = ("/var/cache", "kai-agent.");
 /// What must be free to fetch a package, and to unpack it and put its program beside what was unpacked, in bytes.
 const ROOM: [(&str, u64); 2] = [("/var/cache", 250 * MIB), (PLACE, 600 * MIB)];
-const MIB: u64 = 1024 * 1024;
 /// Longest program.
 const LONGEST: u64 = 1 << 30;
 /// Longest description of a package.
@@ -90,15 +90,7 @@ pub fn run(asked: &Agent) -> Result<ExitCode, Failure> {
 /// # Errors
 /// [`Failure::NoSpace`].
 pub fn judge_the_space(root: &Root) -> Result<(), Failure> {
-    for (path, needed) in ROOM {
-        if root.free(path.as_ref())? < needed {
-            return Err(Failure::NoSpace {
-                path: root.shown(path.as_ref()),
-                needed: needed / MIB,
-            });
-        }
-    }
-    Ok(())
+    judge::has_room(root, &ROOM)
 }
 
 /// Installs the version that `wanted` means to the registry.

@@ -261,7 +261,7 @@ fn bring_about_accounts(root: &Root, only: &Settings) -> Result<(), Failure> {
     };
     let accounts = desired::accounts(root, &settings)?;
     let standings = look(root, &accounts)?;
-    change(root, &accounts, &standings, 0).map(drop)
+    change(root, &accounts, &standings).map(drop)
 }
 
 fn unusual(root: &Root, why: Unusual) -> Failure {

@@ -136,6 +136,20 @@ impl Ground {
         command
     }
 
+    /// Runs `command` with a new tmpfs of these `options` at `place`, in mounts of its own, which end with it.
+    pub fn run_with_tmpfs(&self, place: &Path, options: &str, command: &Command) -> Output {
+        Command::new("unshare")
+            .args(["--mount", "sh", "-c"])
+            .arg(format!(
+                "mount -t tmpfs -o {options} none \"$0\" && exec \"$@\""
+            ))
+            .arg(place)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .output()
+            .unwrap()
+    }
+
     /// `kai-install apply` and the like, with the package.
     pub fn install(&self, arguments: &[&str]) -> Output {
         self.install_from("package", arguments)

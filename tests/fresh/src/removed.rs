@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use crate::{
     Given, installed,
     machine::{ALICE, Machine},
-    readme,
+    readme, used,
 };
 
 /// What of kai is not left by a purge.
@@ -44,11 +44,8 @@ pub fn restore(machine: &Machine, given: &Given) {
             machine.done(&installed::as_it_can_be_typed(&command, given));
         }
         if prepares {
-            for service in ["kai-gateway", "kai-authd", "kai-broker"] {
-                assert!(
-                    !machine.is_active(&format!("{service}.service")),
-                    "{service}"
-                );
+            for service in used::SERVICES {
+                assert!(!machine.is_active(service), "{service}");
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The services, in the order in which they need each other.
-const SERVICES: [&str; 3] = [
+pub const SERVICES: [&str; 3] = [
     "kai-authd.service",
     "kai-broker.service",
     "kai-gateway.service",
