@@ -57,6 +57,9 @@ pub fn all(
     token: &Kept,
 ) -> Result<Desired, Failure> {
     let (mut list, to_run) = prepared(root, settings, source, token)?;
+    for unit in &to_run {
+        list.push(Box::new(Enabled(unit.clone())));
+    }
     list.push(Box::new(Running {
         units: to_run,
         version: source.version.name.clone(),
@@ -75,7 +78,7 @@ pub fn all(
     Ok(list)
 }
 
-/// The beginning of the list that starts nothing and takes nothing away from what runs, and the units to run.
+/// The beginning of the list that starts nothing, now or when the host boots, and takes nothing away from what runs, and the units to run.
 ///
 /// # Errors
 /// As [`desired`].
@@ -112,9 +115,6 @@ pub fn prepared(
     let units: Vec<Unit> = source.units.iter().map(|unit| token.unit(unit)).collect();
     rules(&mut list, source, &units);
     let to_run: Vec<Unit> = units.into_iter().filter(Unit::is_to_run).collect();
-    for unit in &to_run {
-        list.push(Box::new(Enabled(unit.clone())));
-    }
     Ok((list, to_run))
 }
 

@@ -293,8 +293,14 @@ fn what_is_prepared_alone_is_all_but_started() {
     assert!(prepared.contains("was not started"), "{prepared}");
     let again = ground.done(&["apply", "--no-start"]);
     assert!(again.contains("nothing changed"), "{again}");
+    // A host that boots meanwhile starts nothing either.
+    let wanted = ground.path("etc/systemd/system/multi-user.target.wants/kai.target");
+    assert!(!wanted.is_symlink());
     let applied = ground.done(&["apply"]);
-    assert!(applied.contains("nothing changed"), "{applied}");
+    assert!(wanted.is_symlink());
+    for line in applied.lines().filter(|line| line.contains("  ")) {
+        assert!(line.ends_with("is not enabled"), "{applied}");
+    }
 }
 
 #[test]
